@@ -82,4 +82,9 @@ const (
 	TypeAddress       = "type.googleapis.com/istio.workload.Address"
 	TypeWorkload      = "type.googleapis.com/istio.workload.Workload"
 	TypeAuthorization = "type.googleapis.com/istio.security.Authorization"
+
+	TypeListener = "type.googleapis.com/ambit.l7.Listener"
+	TypeRoute    = "type.googleapis.com/ambit.l7.Route"
+	TypeBackend  = "type.googleapis.com/ambit.l7.Backend"
+	TypeSecret   = "type.googleapis.com/ambit.l7.Secret"
 )
