@@ -1,0 +1,43 @@
+# What a newcomer needs: make demo, make test. `make help` prints the rest.
+
+GO      ?= go
+BIN     := bin
+CMDS    := ambit ambitd ztunnel waypoint ambit-node ambit-cni ambit-sample
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+TOOL    := $(GO) tool -modfile=tools.mod
+
+.DEFAULT_GOAL := help
+.PHONY: help build test check demo bench fuzz deps gen clean
+
+help: ## print this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## build every binary into bin/
+	@command -v $(GO) >/dev/null || { echo "ambit needs Go 1.26 or newer on the PATH: see https://go.dev/doc/install"; exit 1; }
+	@mkdir -p $(BIN)
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ $(addprefix ./cmd/,$(CMDS))
+
+demo: build ## run a whole ambient mesh on this machine and walk through it
+	@$(BIN)/ambit demo $(DEMOFLAGS)
+
+test: build ## run every test
+	$(GO) test -timeout 5m ./...
+
+check: test ## everything that must hold: tests, formatting, linters, race detector, generated code, vulnerabilities
+	@test/check.sh
+
+bench: ## measure, as ratios in one run
+	$(GO) test -run '^$$' -bench . -benchmem ./hbone/... ./authz/... ./collection/...
+
+fuzz: ## run every fuzz target for FUZZTIME (30s)
+	@test/fuzz.sh $(or $(FUZZTIME),30s)
+
+deps: ## rewrite cmd/*/deps.txt, to be read before it is committed
+	$(GO) test -run TestLinkedModules -update .
+
+gen: ## generate code from .proto files
+	@test/gen.sh
+
+clean: ## remove what was built
+	rm -rf $(BIN)
