@@ -1,0 +1,25 @@
+// Package delta is the incremental discovery protocol as two state machines, without goroutine, clock or socket.
+package delta
+
+import (
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/ambit-mesh/ambit/api/discovery"
+)
+
+// Request and Response are the messages of the wire.
+type (
+	Request  = discovery.DeltaDiscoveryRequest
+	Response = discovery.DeltaDiscoveryResponse
+)
+
+// Resource is one named, versioned value. Aliases are other names it can be asked for by.
+type Resource struct {
+	Name    string
+	Aliases []string
+	Version string
+	Body    *anypb.Any
+}
+
+// wildcard subscribes to every resource of a type.
+const wildcard = "*"
