@@ -1,0 +1,239 @@
+// Package gateway is the L7 proxy of the mesh: the ingress gateway, and the base of the waypoint.
+package gateway
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/ambit-mesh/ambit/api/l7"
+	"github.com/ambit-mesh/ambit/gateway/internal/access"
+	"github.com/ambit-mesh/ambit/gateway/internal/filter"
+	"github.com/ambit-mesh/ambit/gateway/internal/listen"
+	"github.com/ambit-mesh/ambit/gateway/internal/measure"
+	"github.com/ambit-mesh/ambit/gateway/internal/relay"
+	"github.com/ambit-mesh/ambit/gateway/internal/table"
+	"github.com/ambit-mesh/ambit/gateway/internal/upstream"
+	"github.com/ambit-mesh/ambit/identity"
+	"github.com/ambit-mesh/ambit/lifecycle"
+	"github.com/ambit-mesh/ambit/mesh"
+)
+
+// Config is what a gateway needs from outside.
+type Config struct {
+	// Workload is the gateway itself, for the labels of metrics.
+	Workload Workload
+	// Identity is what the gateway proves to backends in the mesh.
+	Identity identity.ID
+	// Tunnel opens a stream to authority through HBONE at the endpoint's pod, which must prove one of expect.
+	Tunnel func(ctx context.Context, hop netip.AddrPort, expect []identity.ID, authority string) (net.Conn, error)
+	// Dial opens plain connections to backends. Default: TCP.
+	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
+	// Listen opens sockets. Default: TCP.
+	Listen func(ctx context.Context, addr netip.AddrPort) (net.Listener, error)
+	// AccessLog receives one line per request; nil means none.
+	AccessLog io.Writer
+	// AccessLogJSON writes lines as JSON objects instead of text.
+	AccessLogJSON bool
+	// TrustedHops is how many proxies before the gateway are trusted to have written x-forwarded-for. Default 0.
+	TrustedHops int
+	// Grace is how long requests may finish after the end was asked for. Default 30s.
+	Grace time.Duration
+	// Metrics takes the gateway's families; nil means none.
+	Metrics prometheus.Registerer
+	// Ready learns when the gateway can serve; nil means nobody asks.
+	Ready *lifecycle.Readiness
+	Log   *slog.Logger
+}
+
+// Workload names the gateway in metrics.
+type Workload = measure.Workload
+
+// Resource is one l7 resource as the control plane sent it.
+type Resource struct {
+	Name string
+	Body []byte
+}
+
+// Gateway serves what l7 resources describe.
+type Gateway struct {
+	c         Config
+	upstreams *upstream.Upstreams
+	current   atomic.Pointer[table.Table]
+	changed   chan struct{}
+	measure   *measure.Requests
+
+	logMu sync.Mutex // guards writes to AccessLog
+
+	mu      sync.Mutex // guards below
+	builder *table.Builder
+	synced  map[string]func() // by resource type: what to call at the first response
+}
+
+// New makes a gateway that serves nothing yet.
+func New(c Config) (*Gateway, error) {
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Grace == 0 {
+		c.Grace = 30 * time.Second
+	}
+	if c.Dial == nil {
+		c.Dial = (&net.Dialer{}).DialContext
+	}
+	if c.Ready == nil {
+		c.Ready = &lifecycle.Readiness{}
+	}
+	g := &Gateway{c: c, builder: table.NewBuilder(), changed: make(chan struct{}, 1), synced: map[string]func(){}}
+	g.current.Store(&table.Table{})
+	g.upstreams = upstream.New(g.dial)
+	for _, t := range Types() {
+		g.synced[t] = c.Ready.Add("xds " + t)
+	}
+	g.measure = measure.New(c.Workload)
+	if c.Metrics != nil {
+		if err := g.measure.Register(c.Metrics); err != nil {
+			return nil, fmt.Errorf("register metrics: %w", err)
+		}
+	}
+	return g, nil
+}
+
+// Types are the resource types that a gateway subscribes to, in the order in which they are best received.
+func Types() []string {
+	return []string{mesh.TypeSecret, mesh.TypeBackend, mesh.TypeRoute, mesh.TypeListener}
+}
+
+// Apply takes a batch of one type into force and returns why it refused which resources. What is refused leaves what
+// was there before in force.
+func (g *Gateway) Apply(typeURL string, upsert []Resource, remove []string) map[string]error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	refused := map[string]error{}
+	for _, r := range upsert {
+		if err := g.setLocked(typeURL, r); err != nil {
+			refused[r.Name] = err
+		}
+	}
+	for _, name := range remove {
+		switch typeURL {
+		case mesh.TypeListener:
+			g.builder.RemoveListener(name)
+		case mesh.TypeRoute:
+			g.builder.RemoveRoute(name)
+		case mesh.TypeBackend:
+			g.builder.RemoveBackend(name)
+		case mesh.TypeSecret:
+			g.builder.RemoveSecret(name)
+		}
+	}
+	t := g.builder.Build()
+	g.upstreams.Update(t)
+	g.current.Store(t)
+	select {
+	case g.changed <- struct{}{}:
+	default:
+	}
+	if done := g.synced[typeURL]; done != nil {
+		done()
+	}
+	return refused
+}
+
+func (g *Gateway) setLocked(typeURL string, r Resource) error {
+	var err error
+	switch typeURL {
+	case mesh.TypeListener:
+		m := &l7.Listener{}
+		if err = proto.Unmarshal(r.Body, m); err == nil {
+			err = g.builder.SetListener(m)
+		}
+	case mesh.TypeRoute:
+		m := &l7.Route{}
+		if err = proto.Unmarshal(r.Body, m); err == nil {
+			err = g.builder.SetRoute(m)
+		}
+	case mesh.TypeBackend:
+		m := &l7.Backend{}
+		if err = proto.Unmarshal(r.Body, m); err == nil {
+			g.builder.SetBackend(m)
+		}
+	case mesh.TypeSecret:
+		m := &l7.Secret{}
+		if err = proto.Unmarshal(r.Body, m); err == nil {
+			g.builder.SetSecret(m)
+		}
+	default:
+		return fmt.Errorf("resource %s: type %s is not known here", r.Name, typeURL)
+	}
+	if err != nil {
+		return fmt.Errorf("take %s: %w", r.Name, err)
+	}
+	return nil
+}
+
+// Run serves until ctx ends, and then as long as requests need, at most for the time of grace.
+func (g *Gateway) Run(ctx context.Context) error {
+	defer g.upstreams.Close()
+	r := &relay.Relay{
+		Table: g.current.Load, Chain: filter.Chain(g.upstreams), Edge: relay.Edge{TrustedHops: g.c.TrustedHops},
+		Report: g.report, Log: g.c.Log,
+	}
+	s := &listen.Server{
+		Table: g.current.Load, Handler: r, Log: g.c.Log, Grace: g.c.Grace, Listen: g.c.Listen, Refused: g.refused,
+	}
+	return s.Run(ctx, g.changed)
+}
+
+// dial reaches a target as the control plane said: an endpoint in the mesh through HBONE, and never in the clear.
+func (g *Gateway) dial(ctx context.Context, t upstream.Target) (net.Conn, error) {
+	if !t.Tunnel {
+		return g.c.Dial(ctx, "tcp", t.Addr)
+	}
+	if g.c.Tunnel == nil {
+		return nil, fmt.Errorf("reach %s through HBONE: this gateway has no tunnels", t.Addr)
+	}
+	app, err := netip.ParseAddrPort(t.Addr)
+	if err != nil {
+		return nil, fmt.Errorf("reach %s through HBONE: %w", t.Addr, err)
+	}
+	return g.c.Tunnel(ctx, netip.AddrPortFrom(app.Addr(), mesh.PortHBONE), []identity.ID{t.Identity}, t.Addr)
+}
+
+func (g *Gateway) report(r *access.Record) {
+	g.measure.Observe(r)
+	if g.c.AccessLog == nil {
+		return
+	}
+	line := r.Text()
+	if g.c.AccessLogJSON {
+		var err error
+		if line, err = r.JSON(); err != nil {
+			g.c.Log.Error("access line cannot be written", "error", err)
+			return
+		}
+	}
+	g.logMu.Lock()
+	defer g.logMu.Unlock()
+	if _, err := io.WriteString(g.c.AccessLog, line+"\n"); err != nil {
+		g.c.Log.Error("access line cannot be written", "error", err)
+	}
+}
+
+// refused reports a message that was no request.
+func (g *Gateway) refused(i *listen.Info, status int, why string) {
+	g.report(&access.Record{
+		Start: time.Now(), Method: "-", Path: "-", Protocol: "HTTP/1.1", Status: status, Flags: []string{access.DownstreamProtocol},
+		Details: "http1.codec_error", Termination: why, DownstreamLocal: i.Local.String(), DownstreamRemote: i.Remote.String(),
+		ServerName: i.ServerName,
+	})
+}
