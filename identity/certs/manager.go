@@ -1,0 +1,202 @@
+package certs
+
+import (
+	"context"
+	"crypto/x509"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/ambit-mesh/ambit/identity"
+	"github.com/ambit-mesh/ambit/identity/svid"
+)
+
+// Retry after a failed request doubles between these (FEATURES 1.4).
+const (
+	retryMin = time.Second
+	retryMax = 150 * time.Second
+)
+
+// requestTimeout bounds one request to the authority.
+const requestTimeout = 20 * time.Second
+
+// Config of a Manager.
+type Config struct {
+	Authority Authority
+	// Parallel is how many requests run at once. Default 4.
+	Parallel int
+	// Issued is told of each outcome, for metrics; may be nil.
+	Issued func(id identity.ID, err error)
+	Log    *slog.Logger
+}
+
+// Manager keeps an SVID for each wanted identity. It is a svid.Source and svid.Roots.
+//
+// A certificate is renewed at a third of its life, so an authority that is away costs nothing for two thirds of it
+// (SECURITY F1). While renewal fails the old one serves until it expires; after that it is refused.
+type Manager struct {
+	conf  Config
+	queue *queue
+
+	mu      sync.Mutex // guards below
+	entries map[identity.ID]*entry
+	roots   map[string]*anchors // by trust domain
+}
+
+// entry is one identity's state.
+type entry struct {
+	id      identity.ID
+	wants   int
+	urgent  atomic.Int32 // connections that wait for it
+	issued  *svid.SVID
+	root    *x509.Certificate
+	changed chan struct{} // closed and replaced at each change
+	lastErr error
+	ctx     context.Context
+	cancel  context.CancelFunc
+}
+
+// New makes a manager; it asks for nothing before Run.
+func New(conf Config) *Manager {
+	if conf.Parallel == 0 {
+		conf.Parallel = 4
+	}
+	return &Manager{conf: conf, queue: newQueue(conf.Parallel), entries: map[identity.ID]*entry{}, roots: map[string]*anchors{}}
+}
+
+// Want keeps an identity fresh until as many Forgets. The first request runs in the background, behind those that a
+// connection waits for.
+func (m *Manager) Want(id identity.ID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.wantLocked(id)
+}
+
+func (m *Manager) wantLocked(id identity.ID) *entry {
+	e, ok := m.entries[id]
+	if !ok {
+		e = &entry{id: id, changed: make(chan struct{})}
+		e.ctx, e.cancel = context.WithCancel(context.Background())
+		m.entries[id] = e
+		m.queue.start(func() { m.keep(e) })
+	}
+	e.wants++
+	return e
+}
+
+// Forget takes one Want back; the last one drops the key.
+func (m *Manager) Forget(id identity.ID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	e, ok := m.entries[id]
+	if !ok {
+		return
+	}
+	if e.wants--; e.wants > 0 {
+		return
+	}
+	e.cancel()
+	delete(m.entries, id)
+	close(e.changed)
+	e.changed = make(chan struct{})
+	m.pruneLocked()
+}
+
+// SVID implements svid.Source. It waits for a valid certificate until ctx ends.
+func (m *Manager) SVID(ctx context.Context, id identity.ID) (*svid.SVID, error) {
+	for {
+		m.mu.Lock()
+		e, ok := m.entries[id]
+		if !ok {
+			m.mu.Unlock()
+			return nil, fmt.Errorf("%s is no identity of this proxy's workloads", id)
+		}
+		if e.issued != nil && time.Now().Before(e.issued.Chain[0].NotAfter) {
+			s := e.issued
+			m.mu.Unlock()
+			return s, nil
+		}
+		changed, why := e.changed, e.lastErr
+		m.mu.Unlock()
+		e.urgent.Add(1)
+		m.queue.raise(e)
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			e.urgent.Add(-1)
+			if why != nil {
+				return nil, fmt.Errorf("waiting for a certificate: %w (last failure: %w)", ctx.Err(), why)
+			}
+			return nil, fmt.Errorf("waiting for a certificate: %w", ctx.Err())
+		}
+		e.urgent.Add(-1)
+	}
+}
+
+// Run serves requests until ctx ends, and returns when all it started is gone.
+func (m *Manager) Run(ctx context.Context) error {
+	err := m.queue.run(ctx)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, e := range m.entries {
+		e.cancel()
+	}
+	return err
+}
+
+// keep asks for, renews and retries one identity until it is forgotten.
+func (m *Manager) keep(e *entry) {
+	retry := retryMin
+	for {
+		if !m.queue.enter(e) {
+			return
+		}
+		ctx, cancel := context.WithTimeout(e.ctx, requestTimeout)
+		issued, err := m.conf.Authority.Issue(ctx, e.id)
+		cancel()
+		m.queue.exit()
+		if e.ctx.Err() != nil {
+			return
+		}
+		if m.conf.Issued != nil {
+			m.conf.Issued(e.id, err)
+		}
+		var wait time.Duration
+		if err != nil {
+			wait = retry/2 + rand.N(retry/2+1)
+			retry = min(retry*2, retryMax)
+			m.conf.Log.Warn("certificate not issued, will retry", "identity", e.id, "error", err, "retry", wait.Round(time.Millisecond))
+		} else {
+			retry = retryMin
+			wait = renewIn(issued.SVID.Chain[0], time.Now())
+		}
+		m.store(e, issued, err)
+		if !m.queue.wait(e, wait, err != nil) {
+			return
+		}
+	}
+}
+
+// renewIn is a third of a certificate's life from its start, give or take 5 %.
+func renewIn(leaf *x509.Certificate, now time.Time) time.Duration {
+	life := leaf.NotAfter.Sub(leaf.NotBefore)
+	third := life / 3
+	at := leaf.NotBefore.Add(third - life/20 + rand.N(life/10+1))
+	return max(at.Sub(now), time.Second)
+}
+
+func (m *Manager) store(e *entry, i Issued, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	e.lastErr = err
+	if err == nil {
+		e.issued, e.root = i.SVID, i.Root
+		m.addRootLocked(e.id.TrustDomain, i.Root)
+		m.pruneLocked()
+		close(e.changed)
+		e.changed = make(chan struct{})
+	}
+}
