@@ -40,6 +40,8 @@ type Status struct {
 	Sent, Acked string
 	// Nack is why the subscriber refused its last response; "" when it did not.
 	Nack string
+	// Outstanding tells that a response waits for its answer.
+	Outstanding bool
 	// Held is how many resources it has.
 	Held int
 }
@@ -55,7 +57,7 @@ func NewServer(typeURL string) *Server {
 // Status reports how far the subscriber is.
 func (s *Server) Status() Status {
 	st := s.status
-	st.Held = len(s.held)
+	st.Held, st.Outstanding = len(s.held), s.awaiting != ""
 	return st
 }
 

@@ -30,9 +30,9 @@ type Config[C any] struct {
 	// Authenticate tells who calls, from the stream's context, before anything is read. Its error ends the stream.
 	Authenticate func(context.Context) (C, error)
 	Types        []Type[C]
-	// SendTimeout is how long a subscriber may leave a response unread before it is dropped. Default 60s.
-	SendTimeout time.Duration
-	Log         *slog.Logger
+	// AnswerTimeout is how long a subscriber may leave a response unread or unanswered before it is dropped. Default 60s.
+	AnswerTimeout time.Duration
+	Log           *slog.Logger
 }
 
 // Server is the discovery service.
@@ -54,8 +54,8 @@ type served[C any] struct {
 
 // New makes a server that follows the given collections until Close.
 func New[C any](conf Config[C]) *Server[C] {
-	if conf.SendTimeout == 0 {
-		conf.SendTimeout = time.Minute
+	if conf.AnswerTimeout == 0 {
+		conf.AnswerTimeout = time.Minute
 	}
 	s := &Server[C]{conf: conf, types: map[string]*served[C]{}, subs: map[*subscriber[C]]struct{}{}}
 	for _, t := range conf.Types {

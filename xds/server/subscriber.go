@@ -38,6 +38,7 @@ type subscriber[C any] struct {
 	caller   C
 	since    time.Time
 	machines map[string]*delta.Server
+	sent     map[string]time.Time // of the last response, by type
 	wake     chan struct{}
 
 	mu     sync.Mutex                     // guards below
@@ -48,7 +49,7 @@ type subscriber[C any] struct {
 
 func newSubscriber[C any](s *Server[C], caller C) *subscriber[C] {
 	return &subscriber[C]{
-		s: s, caller: caller, since: time.Now(), machines: map[string]*delta.Server{},
+		s: s, caller: caller, since: time.Now(), machines: map[string]*delta.Server{}, sent: map[string]time.Time{},
 		wake: make(chan struct{}, 1), inbox: map[string]map[string]struct{}{}, status: map[string]delta.Status{},
 	}
 }
@@ -92,10 +93,17 @@ func (b *subscriber[C]) run(stream grpc.ServerStream) error {
 	go func() { // ends with the stream, which gRPC ends when run returns
 		ended <- receive(ctx, stream, requests)
 	}()
+	late := time.NewTicker(b.s.conf.AnswerTimeout / 4)
+	defer late.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case now := <-late.C:
+			if url := b.overdue(now); url != "" {
+				return status.Errorf(codes.DeadlineExceeded, "subscriber does not answer: %s", url)
+			}
+			continue
 		case err := <-ended:
 			return err
 		case r := <-requests:
@@ -164,14 +172,25 @@ func (b *subscriber[C]) collect() {
 	}
 }
 
-// send says what there is to say of every type. A subscriber that does not read in time is dropped: what it has not
-// read stays one response per type, so a slow one costs bounded memory.
+// overdue names a type whose last response has not been answered in time.
+func (b *subscriber[C]) overdue(now time.Time) string {
+	for url, m := range b.machines {
+		if st := m.Status(); st.Outstanding && now.Sub(b.sent[url]) > b.s.conf.AnswerTimeout {
+			return url
+		}
+	}
+	return ""
+}
+
+// send says what there is to say of every type. A subscriber that does not read or answer in time is dropped: at most
+// one response per type is under way, so a slow one costs bounded memory.
 func (b *subscriber[C]) send(stream grpc.ServerStream) error {
 	for url, m := range b.machines {
 		if resp := m.Next(view[C]{b.s.types[url], b.caller}); resp != nil {
-			if err := sendWithin(stream, resp, b.s.conf.SendTimeout); err != nil {
+			if err := sendWithin(stream, resp, b.s.conf.AnswerTimeout); err != nil {
 				return err
 			}
+			b.sent[url] = time.Now()
 		}
 		b.mu.Lock()
 		b.status[url] = m.Status()
