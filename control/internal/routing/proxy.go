@@ -1,0 +1,120 @@
+package routing
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+
+	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/ambit-mesh/ambit/collection"
+)
+
+// Proxy is a pod that Gateways select.
+type Proxy struct {
+	Name                           string // "Pod/namespace/service account/name"
+	Namespace, Pod, ServiceAccount string
+	Labels                         map[string]string
+	Gateways                       []*networkingv1.Gateway // the oldest first
+	Targets                        map[uint32][]uint32     // port of its Services → ports of the pod
+}
+
+func sameProxy(x, y *Proxy) bool {
+	return x.Name == y.Name && maps.Equal(x.Labels, y.Labels) && slices.Equal(x.Gateways, y.Gateways) &&
+		maps.EqualFunc(x.Targets, y.Targets, slices.Equal)
+}
+
+// selectorKeys files a Gateway under one label of its selector, so that a pod finds it by its own labels. A Gateway
+// without a selector selects nothing here.
+func selectorKeys(g *networkingv1.Gateway) []string {
+	keys := slices.Sorted(maps.Keys(g.Spec.GetSelector()))
+	if len(keys) == 0 {
+		return nil
+	}
+	return []string{keys[0] + "=" + g.Spec.GetSelector()[keys[0]]}
+}
+
+// proxy tells which Gateways a pod serves.
+func (b *builder) proxy(r *collection.Read, pod *corev1.Pod) (*Proxy, bool) {
+	if pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
+		return nil, false
+	}
+	var gws []*networkingv1.Gateway
+	for k, v := range pod.Labels {
+		for _, g := range collection.Lookup(r, b.bySelector, k+"="+v) {
+			if covers(g.Spec.GetSelector(), pod.Labels) {
+				gws = append(gws, g)
+			}
+		}
+	}
+	if len(gws) == 0 {
+		return nil, false
+	}
+	slices.SortFunc(gws, func(x, y *networkingv1.Gateway) int { return byAge(x, y) })
+	sa := cmp.Or(pod.Spec.ServiceAccountName, "default")
+	p := &Proxy{
+		Name: proxyName(pod.Namespace, sa, pod.Name), Namespace: pod.Namespace, Pod: pod.Name, ServiceAccount: sa,
+		Labels: pod.Labels, Gateways: gws, Targets: map[uint32][]uint32{},
+	}
+	services := collection.Lookup(r, b.byNamespace, pod.Namespace)
+	slices.SortFunc(services, func(x, y *corev1.Service) int { return byAge(x, y) })
+	for _, s := range services {
+		if len(s.Spec.Selector) == 0 || !covers(s.Spec.Selector, pod.Labels) {
+			continue
+		}
+		for _, port := range s.Spec.Ports {
+			if port.Protocol != "" && port.Protocol != corev1.ProtocolTCP {
+				continue
+			}
+			if t, ok := targetPort(pod, port); ok && !slices.Contains(p.Targets[uint32(port.Port)], t) {
+				p.Targets[uint32(port.Port)] = append(p.Targets[uint32(port.Port)], t)
+			}
+		}
+	}
+	return p, true
+}
+
+// ports is what a server with this number binds: the target ports of the proxy's Services, else the number itself.
+func (p *Proxy) ports(number uint32) []uint32 {
+	if t := p.Targets[number]; len(t) > 0 {
+		return t
+	}
+	return []uint32{number}
+}
+
+func targetPort(pod *corev1.Pod, port corev1.ServicePort) (uint32, bool) {
+	name := port.TargetPort.StrVal
+	if name == "" {
+		if n := port.TargetPort.IntVal; n > 0 {
+			return uint32(n), true
+		}
+		return uint32(port.Port), true
+	}
+	for _, c := range pod.Spec.Containers {
+		for _, p := range c.Ports {
+			if p.Name == name {
+				return uint32(p.ContainerPort), true
+			}
+		}
+	}
+	return 0, false
+}
+
+func covers(selector, labels map[string]string) bool {
+	for k, v := range selector {
+		if got, ok := labels[k]; !ok || got != v {
+			return false
+		}
+	}
+	return true
+}
+
+// byAge orders objects as Istio does: the oldest first, then by name and namespace.
+func byAge(x, y metav1.Object) int {
+	return cmp.Or(
+		x.GetCreationTimestamp().Compare(y.GetCreationTimestamp().Time),
+		cmp.Compare(x.GetName(), y.GetName()), cmp.Compare(x.GetNamespace(), y.GetNamespace()),
+	)
+}
