@@ -1,0 +1,60 @@
+package link
+
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/ambit-mesh/ambit/linux/netns"
+)
+
+// AddAddr gives an interface an address. IPv6 addresses are usable at once, without duplicate detection.
+func AddAddr(ns *netns.Namespace, name string, addr netip.Prefix) error {
+	return onLink(ns, fmt.Sprintf("add address %s to interface", addr), name, func(h *netlink.Handle, l netlink.Link) error {
+		a := &netlink.Addr{IPNet: ipNet(addr)}
+		if addr.Addr().Is6() {
+			a.Flags = unix.IFA_F_NODAD
+		}
+		return h.AddrReplace(l, a)
+	})
+}
+
+// Address is one address of one interface.
+type Address struct {
+	Link   string
+	Prefix netip.Prefix
+}
+
+// Addrs lists every address of a namespace, loopback's too.
+func Addrs(ns *netns.Namespace) ([]Address, error) {
+	var all []Address
+	err := in(ns, func(h *netlink.Handle) error {
+		links, err := h.LinkList()
+		if err != nil {
+			return err
+		}
+		names := map[int]string{}
+		for _, l := range links {
+			names[l.Attrs().Index] = l.Attrs().Name
+		}
+		addrs, err := h.AddrList(nil, netlink.FAMILY_ALL)
+		if err != nil {
+			return err
+		}
+		for _, a := range addrs {
+			ip, ok := netip.AddrFromSlice(a.IP)
+			if !ok {
+				continue // not an internet address
+			}
+			ones, _ := a.Mask.Size()
+			all = append(all, Address{Link: names[a.LinkIndex], Prefix: netip.PrefixFrom(ip.Unmap(), ones)})
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list addresses: %w", err)
+	}
+	return all, nil
+}

@@ -1,0 +1,108 @@
+// Package netns opens, makes and enters network namespaces.
+package netns
+
+import (
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// ID identifies a network namespace for as long as it lives: two handles are the same namespace if their IDs are equal.
+type ID struct{ Dev, Inode uint64 }
+
+// Namespace is a handle that keeps a network namespace alive until it is closed.
+// Wherever a *Namespace is taken, nil means the one that the process itself runs in.
+type Namespace struct {
+	file *os.File
+	id   ID
+}
+
+// Open opens the namespace that a path names: a bind mount made by Mount, or /proc/<pid>/ns/net.
+func Open(path string) (*Namespace, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("open network namespace: %w", err)
+	}
+	ns, err := FromFile(f)
+	if err != nil {
+		_ = f.Close() // the error that counts is the first
+		return nil, err
+	}
+	return ns, nil
+}
+
+// FromFile takes over a descriptor of a network namespace, such as one received over a socket.
+// On error the file stays the caller's.
+func FromFile(f *os.File) (*Namespace, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return nil, fmt.Errorf("identify network namespace %s: %w", f.Name(), err)
+	}
+	if err := isNetNS(f); err != nil {
+		return nil, err
+	}
+	return &Namespace{file: f, id: ID{Dev: uint64(st.Dev), Inode: st.Ino}}, nil
+}
+
+// isNetNS refuses descriptors of anything else, so that a foreign descriptor cannot reach setns or be kept open.
+func isNetNS(f *os.File) error {
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(int(f.Fd()), &fs); err != nil {
+		return fmt.Errorf("identify network namespace %s: %w", f.Name(), err)
+	}
+	if fs.Type != unix.NSFS_MAGIC {
+		return fmt.Errorf("%s is not a network namespace", f.Name())
+	}
+	kind, err := unix.IoctlRetInt(int(f.Fd()), unix.NS_GET_NSTYPE)
+	if err != nil {
+		return fmt.Errorf("identify network namespace %s: %w", f.Name(), err)
+	}
+	if kind != unix.CLONE_NEWNET {
+		return fmt.Errorf("%s is a namespace of another kind (%#x), not a network namespace", f.Name(), kind)
+	}
+	return nil
+}
+
+// Current opens the namespace that the process runs in.
+func Current() (*Namespace, error) { return Open("/proc/thread-self/ns/net") }
+
+// New makes an empty namespace; its loopback is down. It lives while a handle, a mount, a socket or a process holds it.
+func New() (*Namespace, error) {
+	var ns *Namespace
+	err := onThread(func() error {
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("make network namespace: %w", err)
+		}
+		var err error
+		ns, err = Current()
+		return err
+	})
+	return ns, err
+}
+
+// ID tells namespaces apart.
+func (n *Namespace) ID() ID { return n.id }
+
+// Inode is the number by which tools such as lsns name the namespace.
+func (n *Namespace) Inode() uint64 { return n.id.Inode }
+
+// File is the descriptor, owned by the Namespace.
+func (n *Namespace) File() *os.File { return n.file }
+
+// Dup opens a second handle with a life of its own.
+func (n *Namespace) Dup() (*Namespace, error) {
+	fd, err := unix.FcntlInt(n.file.Fd(), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		return nil, fmt.Errorf("duplicate network namespace %d: %w", n.id.Inode, err)
+	}
+	return &Namespace{file: os.NewFile(uintptr(fd), n.file.Name()), id: n.id}, nil
+}
+
+// Close lets the namespace go.
+func (n *Namespace) Close() error {
+	if err := n.file.Close(); err != nil {
+		return fmt.Errorf("close network namespace %d: %w", n.id.Inode, err)
+	}
+	return nil
+}
