@@ -13,9 +13,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"google.golang.org/protobuf/proto"
 
-	"github.com/ambit-mesh/ambit/api/l7"
 	"github.com/ambit-mesh/ambit/gateway/internal/access"
 	"github.com/ambit-mesh/ambit/gateway/internal/filter"
 	"github.com/ambit-mesh/ambit/gateway/internal/listen"
@@ -58,12 +56,6 @@ type Config struct {
 // Workload names the gateway in metrics.
 type Workload = measure.Workload
 
-// Resource is one l7 resource as the control plane sent it.
-type Resource struct {
-	Name string
-	Body []byte
-}
-
 // Gateway serves what l7 resources describe.
 type Gateway struct {
 	c         Config
@@ -96,7 +88,7 @@ func New(c Config) (*Gateway, error) {
 	g := &Gateway{c: c, builder: table.NewBuilder(), changed: make(chan struct{}, 1), synced: map[string]func(){}}
 	g.current.Store(&table.Table{})
 	g.upstreams = upstream.New(g.dial)
-	for _, t := range Types() {
+	for _, t := range []string{mesh.TypeSecret, mesh.TypeBackend, mesh.TypeRoute, mesh.TypeListener} {
 		g.synced[t] = c.Ready.Add("xds " + t)
 	}
 	g.measure = measure.New(c.Workload)
@@ -106,79 +98,6 @@ func New(c Config) (*Gateway, error) {
 		}
 	}
 	return g, nil
-}
-
-// Types are the resource types that a gateway subscribes to, in the order in which they are best received.
-func Types() []string {
-	return []string{mesh.TypeSecret, mesh.TypeBackend, mesh.TypeRoute, mesh.TypeListener}
-}
-
-// Apply takes a batch of one type into force and returns why it refused which resources. What is refused leaves what
-// was there before in force.
-func (g *Gateway) Apply(typeURL string, upsert []Resource, remove []string) map[string]error {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	refused := map[string]error{}
-	for _, r := range upsert {
-		if err := g.setLocked(typeURL, r); err != nil {
-			refused[r.Name] = err
-		}
-	}
-	for _, name := range remove {
-		switch typeURL {
-		case mesh.TypeListener:
-			g.builder.RemoveListener(name)
-		case mesh.TypeRoute:
-			g.builder.RemoveRoute(name)
-		case mesh.TypeBackend:
-			g.builder.RemoveBackend(name)
-		case mesh.TypeSecret:
-			g.builder.RemoveSecret(name)
-		}
-	}
-	t := g.builder.Build()
-	g.upstreams.Update(t)
-	g.current.Store(t)
-	select {
-	case g.changed <- struct{}{}:
-	default:
-	}
-	if done := g.synced[typeURL]; done != nil {
-		done()
-	}
-	return refused
-}
-
-func (g *Gateway) setLocked(typeURL string, r Resource) error {
-	var err error
-	switch typeURL {
-	case mesh.TypeListener:
-		m := &l7.Listener{}
-		if err = proto.Unmarshal(r.Body, m); err == nil {
-			err = g.builder.SetListener(m)
-		}
-	case mesh.TypeRoute:
-		m := &l7.Route{}
-		if err = proto.Unmarshal(r.Body, m); err == nil {
-			err = g.builder.SetRoute(m)
-		}
-	case mesh.TypeBackend:
-		m := &l7.Backend{}
-		if err = proto.Unmarshal(r.Body, m); err == nil {
-			g.builder.SetBackend(m)
-		}
-	case mesh.TypeSecret:
-		m := &l7.Secret{}
-		if err = proto.Unmarshal(r.Body, m); err == nil {
-			g.builder.SetSecret(m)
-		}
-	default:
-		return fmt.Errorf("resource %s: type %s is not known here", r.Name, typeURL)
-	}
-	if err != nil {
-		return fmt.Errorf("take %s: %w", r.Name, err)
-	}
-	return nil
 }
 
 // Run serves until ctx ends, and then as long as requests need, at most for the time of grace.

@@ -18,7 +18,6 @@ import (
 
 	"github.com/ambit-mesh/ambit/api/l7"
 	"github.com/ambit-mesh/ambit/lifecycle"
-	"github.com/ambit-mesh/ambit/mesh"
 )
 
 func echo(w http.ResponseWriter, r *http.Request) {
@@ -30,7 +29,7 @@ func TestBookinfoPathsReachTheProductPage(t *testing.T) {
 	at, _ := web(t, func(w http.ResponseWriter, r *http.Request) { fmt.Fprintf(w, "page %s", r.URL.Path) })
 	b := start(t, nil)
 	b.apply(backend("productpage", at), route("*", to("productpage", exact("/productpage"), prefix("/static"))), listener(8080, "*"))
-	c := client(t)
+	c := browser(t)
 	base := "http://" + b.at(8080)
 	for _, x := range []struct {
 		path, body string
@@ -73,7 +72,7 @@ func TestAnswersWithoutABackend(t *testing.T) {
 	b.apply(backend("empty"), backend("dead", refuses), unknown, backend("half", refuses, alive), backend("cut", cut), backend("slow", slow),
 		route("*", to("empty", prefix("/empty")), to("dead", prefix("/dead")), to("unknown", prefix("/unknown")), to("half", prefix("/half")),
 			to("cut", prefix("/cut")), late), listener(8080, "*"))
-	c := client(t)
+	c := browser(t)
 	for _, x := range []struct {
 		path   string
 		status int
@@ -117,7 +116,7 @@ func TestHeadersThatTheBackendSees(t *testing.T) {
 	} {
 		req.Header.Set(k, v)
 	}
-	got := fetch(t, client(t), req)
+	got := fetch(t, browser(t), req)
 	r := seen.Load()
 	for k, want := range map[string]string{
 		"X-Forwarded-For": "127.0.0.1", "X-Forwarded-Proto": "http", "X-Forwarded-Host": "", "X-Real-Ip": "", "Forwarded": "", "X-Envoy-Original-Path": "",
@@ -153,7 +152,7 @@ func TestRewriteAndRedirect(t *testing.T) {
 		&l7.Rule{Matches: []*l7.Match{exact("/hello")}, Action: &l7.Rule_DirectResponse{DirectResponse: &l7.DirectResponse{Status: 418, Body: []byte("tea")}}},
 		re(prefix("/"), &l7.Redirect{Code: 301, Host: "www.example.com"}),
 	), listener(8080, "*"))
-	c := client(t)
+	c := browser(t)
 	for _, x := range []struct{ path, want string }{
 		{"/strip/x?q=1", "200 inner.test /x?q=1"},
 		{"/strip", "200 inner.test /"},
@@ -187,7 +186,7 @@ func TestWebSocketPassesBothWays(t *testing.T) {
 		}
 		defer c.Close()
 		io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\nhi ") //nolint:errcheck // seen by the client
-		io.Copy(c, rw)                                                                                           //nolint:errcheck // as above
+		io.Copy(c, rw)                                                                                                //nolint:errcheck // as above
 	})
 	b := start(t, nil)
 	b.apply(backend("web", at), route("*", to("web", prefix("/ws"))), listener(8080, "*"))
@@ -231,7 +230,7 @@ func TestBodiesStreamBothWays(t *testing.T) {
 	pr, pw := io.Pipe()
 	req, _ := http.NewRequestWithContext(t.Context(), "POST", "http://"+b.at(8080)+"/", pr)
 	go io.WriteString(pw, "one") //nolint:errcheck // seen in the answer
-	resp, err := client(t).Do(req)
+	resp, err := browser(t).Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -279,7 +278,7 @@ func TestReloadsUnderLoadLoseNoRequest(t *testing.T) {
 	var wg sync.WaitGroup
 	var served, failed atomic.Int64
 	for range 8 {
-		c := client(t)
+		c := browser(t)
 		wg.Go(func() {
 			for ctx.Err() == nil {
 				resp, err := c.Get(base)
@@ -301,7 +300,9 @@ func TestReloadsUnderLoadLoseNoRequest(t *testing.T) {
 	for i := 1; i <= 100; i++ {
 		// Each round leads to a new backend, sent after the route that names it, and removes the one before.
 		name := fmt.Sprintf("web%d", i)
-		b.Apply(mesh.TypeBackend, nil, []string{fmt.Sprintf("web%d", i-1)})
+		if err := b.takeBackends(nil, []string{fmt.Sprintf("web%d", i-1)}); err != nil {
+			t.Fatal(err)
+		}
 		b.apply(route("*", to(name)))
 		b.apply(backend(name, []string{one, two}[i%2]))
 		for before := served.Load(); served.Load() < before+4 && failed.Load() == 0; {
@@ -321,7 +322,14 @@ func TestReadyAfterEachTypeCame(t *testing.T) {
 	if p := ready.Pending(); len(p) != 4 {
 		t.Fatalf("pending %v", p)
 	}
-	allTypes(b)
+	for _, f := range []func() error{
+		func() error { return b.takeSecrets(nil, nil) }, func() error { return b.takeBackends(nil, nil) },
+		func() error { return b.takeRoutes(nil, nil) }, func() error { return b.takeListeners(nil, nil) },
+	} {
+		if err := f(); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if p := ready.Pending(); len(p) != 0 {
 		t.Errorf("pending %v", p)
 	}
@@ -332,11 +340,10 @@ func TestARefusedRouteLeavesTheOneBefore(t *testing.T) {
 	b := start(t, nil)
 	b.apply(backend("web", at), route("*", to("web")), listener(8080, "*"))
 	broken := route("*", to("web", &l7.Match{Path: &l7.StringMatch{Kind: &l7.StringMatch_Regex{Regex: "("}}}))
-	body := mustMarshal(t, broken)
-	if refused := b.Apply(mesh.TypeRoute, []Resource{{broken.Name, body}}, nil); refused[broken.Name] == nil {
+	if b.give(broken) == nil {
 		t.Fatal("a route with a broken expression was taken")
 	}
-	if got := get(t, client(t), "http://"+b.at(8080)+"/x", ""); got.status != 200 {
+	if got := get(t, browser(t), "http://"+b.at(8080)+"/x", ""); got.status != 200 {
 		t.Errorf("status %d, want 200", got.status)
 	}
 }

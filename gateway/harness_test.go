@@ -3,6 +3,7 @@ package gateway
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -19,7 +20,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/ambit-mesh/ambit/api/l7"
-	"github.com/ambit-mesh/ambit/mesh"
+	"github.com/ambit-mesh/ambit/xds/client"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -117,7 +118,10 @@ func start(t *testing.T, change func(*Config)) *bench {
 
 type testWriter struct{ t *testing.T }
 
-func (w testWriter) Write(p []byte) (int, error) { w.t.Log(strings.TrimSpace(string(p))); return len(p), nil }
+func (w testWriter) Write(p []byte) (int, error) {
+	w.t.Log(strings.TrimSpace(string(p)))
+	return len(p), nil
+}
 
 func (b *bench) waitLocked(port uint16) chan struct{} {
 	if b.wait[port] == nil {
@@ -142,17 +146,26 @@ func (b *bench) at(port uint16) string {
 	return b.open[port]
 }
 
-// apply takes resources of any type into force; each must be accepted.
+// give takes one resource of any type into force, as the xDS client does.
+func (b *bench) give(m proto.Message) error {
+	switch m := m.(type) {
+	case *l7.Listener:
+		return b.takeListeners([]client.Item[*l7.Listener]{{Name: m.Name, Body: m}}, nil)
+	case *l7.Route:
+		return b.takeRoutes([]client.Item[*l7.Route]{{Name: m.Name, Body: m}}, nil)
+	case *l7.Backend:
+		return b.takeBackends([]client.Item[*l7.Backend]{{Name: m.Name, Body: m}}, nil)
+	case *l7.Secret:
+		return b.takeSecrets([]client.Item[*l7.Secret]{{Name: m.Name, Body: m}}, nil)
+	}
+	return fmt.Errorf("no resource: %T", m)
+}
+
+// apply takes resources into force; each must be accepted.
 func (b *bench) apply(ms ...proto.Message) {
 	b.t.Helper()
 	for _, m := range ms {
-		url := "type.googleapis.com/" + string(m.ProtoReflect().Descriptor().FullName())
-		body, err := proto.Marshal(m)
-		if err != nil {
-			b.t.Fatal(err)
-		}
-		name := m.(interface{ GetName() string }).GetName()
-		for _, err := range b.Apply(url, []Resource{{name, body}}, nil) {
+		if err := b.give(m); err != nil {
 			b.t.Fatal(err)
 		}
 	}
@@ -170,8 +183,12 @@ func to(backend string, matches ...*l7.Match) *l7.Rule {
 	return &l7.Rule{Matches: matches, Action: &l7.Rule_Forward{Forward: &l7.Forward{Destinations: []*l7.Destination{{Backend: backend, Weight: 1}}}}}
 }
 
-func prefix(p string) *l7.Match { return &l7.Match{Path: &l7.StringMatch{Kind: &l7.StringMatch_Prefix{Prefix: p}}} }
-func exact(p string) *l7.Match  { return &l7.Match{Path: &l7.StringMatch{Kind: &l7.StringMatch_Exact{Exact: p}}} }
+func prefix(p string) *l7.Match {
+	return &l7.Match{Path: &l7.StringMatch{Kind: &l7.StringMatch_Prefix{Prefix: p}}}
+}
+func exact(p string) *l7.Match {
+	return &l7.Match{Path: &l7.StringMatch{Kind: &l7.StringMatch_Exact{Exact: p}}}
+}
 
 func backend(name string, at ...string) *l7.Backend {
 	b := &l7.Backend{Name: name, Namespace: "default", Hostname: name + ".default.svc.cluster.local", Port: 80}
@@ -229,8 +246,8 @@ func (c *countingConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// client makes a client that keeps nothing open after the test.
-func client(t *testing.T) *http.Client {
+// browser makes a client that keeps nothing open after the test.
+func browser(t *testing.T) *http.Client {
 	tr := &http.Transport{DisableCompression: true}
 	t.Cleanup(tr.CloseIdleConnections)
 	return &http.Client{
@@ -288,19 +305,4 @@ func raw(t *testing.T, addr, bytes string) string {
 		t.Fatalf("after %q: %v", out, err)
 	}
 	return string(out)
-}
-
-func allTypes(b *bench) {
-	for _, u := range []string{mesh.TypeListener, mesh.TypeRoute, mesh.TypeBackend, mesh.TypeSecret} {
-		b.Apply(u, nil, nil)
-	}
-}
-
-func mustMarshal(t *testing.T, m proto.Message) []byte {
-	t.Helper()
-	b, err := proto.Marshal(m)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
 }

@@ -62,6 +62,9 @@ func (p *Relay) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			resp = (&filter.Failure{Status: http.StatusBadRequest, Details: "http1.codec_error"}).Reply(rec)
 		}
 	}
+	if rec.UpstreamTime == 0 && (resp.StatusCode == http.StatusBadRequest || resp.StatusCode == http.StatusMethodNotAllowed) {
+		w.Header().Set("Connection", "close") // a client that sends such things gets no second try here
+	}
 	p.respond(w, r, resp, rec)
 }
 
