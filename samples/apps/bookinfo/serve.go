@@ -91,7 +91,7 @@ func call(r *http.Request, url string, timeout time.Duration, out any) (int, err
 			req.Header[h] = v
 		}
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := client().Do(req)
 	if err != nil {
 		return 0, err
 	}
@@ -103,4 +103,10 @@ func call(r *http.Request, url string, timeout time.Duration, out any) (int, err
 		return resp.StatusCode, fmt.Errorf("answer of %s: %w", url, err)
 	}
 	return resp.StatusCode, nil
+}
+
+// client opens a connection for each call, as the original services do: what a policy says of connections is then seen
+// at once.
+func client() *http.Client {
+	return &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 }

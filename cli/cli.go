@@ -1,0 +1,88 @@
+// Package cli is the ambit command: what a person types, and what they read.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+)
+
+// Env is the world outside the command: streams, and what the build says of itself.
+type Env struct {
+	In       io.Reader
+	Out, Err io.Writer
+	Version  string
+}
+
+// Run executes a command line and returns the exit status.
+func Run(ctx context.Context, env Env, args []string) int {
+	root := newRoot(env)
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	var exit exitStatus
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &exit):
+		return int(exit)
+	}
+	fmt.Fprintf(env.Err, "Error: %v\n", err)
+	return 1
+}
+
+// exitStatus ends the command with a status and no further words.
+type exitStatus int
+
+func (e exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
+
+func newRoot(env Env) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "ambit",
+		Short: "A sidecar-less service mesh",
+		Long: "ambit is a sidecar-less (ambient) service mesh: applications join by a label, with no sidecar and no restart.\n\n" +
+			"Start with:  ambit demo        a whole mesh on this machine, shown step by step\n" +
+			"             ambit local up    the same mesh, left running to work with",
+		SilenceErrors: true, SilenceUsage: true,
+	}
+	root.SetIn(env.In)
+	root.SetOut(env.Out)
+	root.SetErr(env.Err)
+	root.AddCommand(newVersion(env), newValidate(env), newLocal(env))
+	return root
+}
+
+func newVersion(env Env) *cobra.Command {
+	return &cobra.Command{
+		Use: "version", Short: "Print the version of this command", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			fmt.Fprintf(env.Out, "client version: %s\n", env.Version)
+			return nil
+		},
+	}
+}
+
+// readAll reads a whole stream within a bound.
+func readAll(r io.Reader, what string) ([]byte, error) {
+	const limit = 64 << 20
+	b, err := io.ReadAll(io.LimitReader(r, limit+1))
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", what, err)
+	}
+	if len(b) > limit {
+		return nil, fmt.Errorf("read %s: more than %d MiB", what, limit>>20)
+	}
+	return b, nil
+}
+
+func readFile(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return readAll(f, path)
+}

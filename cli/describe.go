@@ -1,0 +1,173 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/ambit-mesh/ambit/cli/internal/table"
+	"github.com/ambit-mesh/ambit/control/source/kinds"
+)
+
+func newDescribe(s *scope) *cobra.Command {
+	return &cobra.Command{
+		Use: "describe KIND NAME", Short: "Tell everything known of an object, with its events", Args: cobra.MinimumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			given, err := targets(args)
+			if err != nil {
+				return err
+			}
+			ts, err := s.expand(c.Context(), given, "", true)
+			if err != nil {
+				return err
+			}
+			for i, t := range ts {
+				if i > 0 {
+					fmt.Fprintln(s.env.Out)
+				}
+				o, err := s.client().Get(c.Context(), t.kind, t.namespace, t.name)
+				if err != nil {
+					return err
+				}
+				events, err := s.eventsOf(c.Context(), t.kind, o)
+				if err != nil {
+					return err
+				}
+				if err := describe(s.env.Out, t.kind, o, events, time.Now()); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+}
+
+func (s *scope) eventsOf(ctx context.Context, k kinds.Kind, o kinds.Object) ([]*corev1.Event, error) {
+	kind, _ := kinds.Find("events")
+	all, err := s.client().List(ctx, kind, o.GetNamespace(), "")
+	if err != nil {
+		return nil, err
+	}
+	var events []*corev1.Event
+	for _, e := range all {
+		if e, ok := e.(*corev1.Event); ok && e.InvolvedObject.Kind == k.Kind && e.InvolvedObject.Name == o.GetName() {
+			events = append(events, e)
+		}
+	}
+	slices.SortFunc(events, func(a, b *corev1.Event) int { return a.LastTimestamp.Compare(b.LastTimestamp.Time) })
+	return events, nil
+}
+
+func describe(w io.Writer, k kinds.Kind, o kinds.Object, events []*corev1.Event, now time.Time) error {
+	rows := [][]string{{"Name:", o.GetName()}}
+	if k.Namespaced {
+		rows = append(rows, []string{"Namespace:", o.GetNamespace()})
+	}
+	rows = append(rows, pairs("Labels:", o.GetLabels())...)
+	rows = append(rows, pairs("Annotations:", o.GetAnnotations())...)
+	rows = append(rows, []string{"Kind:", k.Kind + " (" + k.APIVersion() + ")"})
+	if p, ok := o.(*corev1.Pod); ok {
+		rows = append(rows, podRows(p)...)
+	}
+	if err := table.Align(w, rows); err != nil {
+		return err
+	}
+	if _, ok := o.(*corev1.Pod); !ok {
+		text, err := specOf(o)
+		if err != nil {
+			return err
+		}
+		fmt.Fprint(w, text)
+	}
+	if cs := conditionsOf(o); len(cs) > 0 {
+		fmt.Fprintln(w, "Conditions:")
+		rows := [][]string{{"  Type", "Status", "Reason", "Message"}}
+		for _, c := range cs {
+			rows = append(rows, []string{"  " + c.name, c.status, c.reason, c.message})
+		}
+		if err := table.Align(w, rows); err != nil {
+			return err
+		}
+	}
+	if len(events) == 0 {
+		fmt.Fprintln(w, "Events:  <none>")
+		return nil
+	}
+	fmt.Fprintln(w, "Events:")
+	rows = [][]string{{"  Type", "Reason", "Age", "From", "Message"}}
+	for _, e := range events {
+		rows = append(rows, []string{"  " + e.Type, e.Reason, table.Age(e.LastTimestamp.Time, now), e.Source.Component, e.Message})
+	}
+	return table.Align(w, rows)
+}
+
+func pairs(title string, m map[string]string) [][]string {
+	if len(m) == 0 {
+		return [][]string{{title, "<none>"}}
+	}
+	var rows [][]string
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		rows = append(rows, []string{title, k + "=" + m[k]})
+		title = ""
+	}
+	return rows
+}
+
+func podRows(p *corev1.Pod) [][]string {
+	rows := [][]string{
+		{"Node:", p.Spec.NodeName + "/" + p.Status.HostIP}, {"Service Account:", p.Spec.ServiceAccountName},
+		{"Status:", table.PodStatus(p)}, {"IP:", p.Status.PodIP},
+	}
+	if p.Status.Message != "" {
+		rows = append(rows, []string{"Message:", p.Status.Message})
+	}
+	states := map[string]corev1.ContainerStatus{}
+	for _, c := range append(slices.Clone(p.Status.InitContainerStatuses), p.Status.ContainerStatuses...) {
+		states[c.Name] = c
+	}
+	for _, c := range append(slices.Clone(p.Spec.InitContainers), p.Spec.Containers...) {
+		st := states[c.Name]
+		rows = append(rows, []string{"Container " + c.Name + ":", c.Image + "  " + strings.Join(append(slices.Clone(c.Command), c.Args...), " ")})
+		state := "unknown"
+		switch {
+		case st.State.Running != nil:
+			state = "running since " + st.State.Running.StartedAt.Format(time.RFC3339)
+		case st.State.Waiting != nil:
+			state = "waiting: " + st.State.Waiting.Reason + "  " + st.State.Waiting.Message
+		case st.State.Terminated != nil:
+			state = fmt.Sprintf("terminated: %s, exit code %d  %s", st.State.Terminated.Reason, st.State.Terminated.ExitCode, st.State.Terminated.Message)
+		}
+		rows = append(rows, []string{"  State:", state}, []string{"  Ready:", fmt.Sprintf("%v, restarted %d times", st.Ready, st.RestartCount)})
+	}
+	return rows
+}
+
+// specOf is the object's YAML from its spec on, without its metadata and status.
+func specOf(o kinds.Object) (string, error) {
+	raw, err := kinds.Encode(o)
+	if err != nil {
+		return "", err
+	}
+	var b strings.Builder
+	keep := false
+	for line := range strings.Lines(string(raw)) {
+		if line[0] != ' ' && line[0] != '-' {
+			word, _, _ := strings.Cut(line, ":")
+			keep = !slices.Contains([]string{"apiVersion", "kind", "metadata", "status"}, word)
+			if keep {
+				line = strings.ToUpper(line[:1]) + line[1:]
+			}
+		}
+		if keep {
+			b.WriteString(line)
+		}
+	}
+	return b.String(), nil
+}

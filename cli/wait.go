@@ -1,0 +1,83 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ambit-mesh/ambit/control/source/kinds"
+)
+
+func newWait(s *scope) *cobra.Command {
+	var condition, selector string
+	var timeout time.Duration
+	var all bool
+	c := &cobra.Command{
+		Use: "wait KIND/NAME --for=condition=Ready", Short: "Wait until objects meet a condition", Args: cobra.MinimumNArgs(1),
+		Example: "  ambit local wait pod -l app=productpage --for=condition=Ready\n  ambit local wait deploy/sleep --for=condition=Available\n  ambit local wait pod/x --for=delete",
+		RunE: func(c *cobra.Command, args []string) error {
+			given, err := targets(args)
+			if err != nil {
+				return err
+			}
+			ts, err := s.expand(c.Context(), given, selector, all)
+			if err != nil {
+				return err
+			}
+			if len(ts) == 0 {
+				return fmt.Errorf("no matching resources found")
+			}
+			met, err := conditionOf(condition)
+			if err != nil {
+				return err
+			}
+			ctx, cancel := context.WithTimeout(c.Context(), timeout)
+			defer cancel()
+			for _, t := range ts {
+				if err := s.client().Until(ctx, t.kind, t.namespace, t.name, met); err != nil {
+					return err
+				}
+				how := "condition met"
+				if condition == "delete" {
+					how = "deleted"
+				}
+				fmt.Fprintf(s.env.Out, "%s %s\n", named(t.kind.Kind, t.kind.Group, t.name), how)
+			}
+			return nil
+		},
+	}
+	c.Flags().StringVar(&condition, "for", "", "condition=NAME[=VALUE] or delete")
+	c.Flags().StringVarP(&selector, "selector", "l", "", "objects with these labels")
+	c.Flags().DurationVar(&timeout, "timeout", 30*time.Second, "how long to wait")
+	c.Flags().BoolVar(&all, "all", false, "every object of the kind")
+	return c
+}
+
+// conditionOf reads --for.
+func conditionOf(text string) (func(kinds.Object) (bool, string), error) {
+	if text == "delete" {
+		return func(o kinds.Object) (bool, string) { return o == nil, "it still exists" }, nil
+	}
+	spec, ok := strings.CutPrefix(text, "condition=")
+	if !ok {
+		return nil, fmt.Errorf("--for=%s: want condition=NAME, condition=NAME=VALUE or delete", text)
+	}
+	name, want, ok := strings.Cut(spec, "=")
+	if !ok {
+		want = "True"
+	}
+	return func(o kinds.Object) (bool, string) {
+		if o == nil {
+			return false, "there is no such object"
+		}
+		for _, c := range conditionsOf(o) {
+			if strings.EqualFold(c.name, name) {
+				return strings.EqualFold(c.status, want), fmt.Sprintf("condition %s is %s: %s", c.name, c.status, c.message)
+			}
+		}
+		return false, "it has no condition " + name
+	}, nil
+}

@@ -1,0 +1,69 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/netip"
+)
+
+// Segment is one TCP segment with payload, seen between two nodes.
+type Segment struct {
+	From, To netip.AddrPort
+	Payload  []byte
+}
+
+// Capture streams what crosses the wire between nodes into f, until ctx ends. It returns once the capture runs; wait
+// gives its end.
+func (c *Client) Capture(ctx context.Context, f func(Segment)) (wait func() error, err error) {
+	resp, err := c.send(ctx, http.MethodGet, "/ambit/v1/capture", "", nil)
+	if err != nil {
+		return nil, err
+	}
+	done := make(chan error, 1)
+	go func() {
+		defer resp.Body.Close()
+		in := json.NewDecoder(resp.Body)
+		for {
+			var s Segment
+			if err := in.Decode(&s); err != nil {
+				if ctx.Err() != nil {
+					err = nil
+				}
+				done <- err
+				return
+			}
+			f(s)
+		}
+	}()
+	return func() error { return <-done }, nil
+}
+
+// Process is a process of the cluster.
+type Process struct {
+	PID int
+	// Pod is namespace/name, or "" for the cluster's own.
+	Pod, Container string
+	// RSS is resident memory in bytes; PSS counts shared pages in proportion, 0 when unknown.
+	RSS, PSS int64
+}
+
+// Processes lists the cluster's processes.
+func (c *Client) Processes(ctx context.Context) ([]Process, error) {
+	var all []Process
+	err := c.call(ctx, http.MethodGet, "/ambit/v1/processes", "", nil, &all)
+	return all, err
+}
+
+// IngressURL is where the ingress gateway is reachable from this machine.
+func (c *Client) IngressURL(ctx context.Context) (string, error) {
+	var v struct{ URL string }
+	if err := c.call(ctx, http.MethodGet, "/ambit/v1/ingress", "", nil, &v); err != nil {
+		return "", err
+	}
+	if v.URL == "" {
+		return "", fmt.Errorf("the cluster says no address for its ingress gateway")
+	}
+	return v.URL, nil
+}
