@@ -31,7 +31,7 @@ func newLocal(env Env) *cobra.Command {
 	c.PersistentFlags().StringVar(&s.state, "state", local.DefaultState(), "directory that holds the cluster")
 	c.PersistentFlags().StringVarP(&s.namespace, "namespace", "n", "default", "namespace of the objects")
 	c.AddCommand(
-		
+
 		newGet(s), newApply(s), newDelete(s), newMark(s, "label"), newMark(s, "annotate"), newScale(s), newRollout(s), newWait(s),
 		newDescribe(s), newLogs(s),
 	)
