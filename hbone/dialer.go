@@ -1,0 +1,229 @@
+package hbone
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/ambit-mesh/ambit/hbone/internal/h2"
+	"github.com/ambit-mesh/ambit/identity/mtls"
+	"github.com/ambit-mesh/ambit/identity/svid"
+)
+
+// Dialer opens tunnels. Tunnels of one source, one hop and the same identities share a connection.
+type Dialer struct {
+	// Source has the certificates of those for whom tunnels are opened.
+	Source svid.Source
+	// Roots vouch for the hops.
+	Roots svid.Roots
+	// DialTCP opens a socket to a hop. Default: as the net package does, from hop.From if that is set.
+	DialTCP func(context.Context, Hop) (net.Conn, error)
+	// ConnectTimeout bounds DialTCP. Default 10s.
+	ConnectTimeout time.Duration
+	// Streams is how many tunnels share a connection at most. Default 100.
+	Streams int
+	// Grace is how long tunnels may finish after the end of Run's context. Default 20s.
+	Grace time.Duration
+
+	bufs  buffers
+	conns pool
+	wg    sync.WaitGroup // carriers and handshakes
+}
+
+// attempts is how often a tunnel is tried that a connection could not take: it went away, or was full.
+const attempts = 4
+
+// Dial opens a tunnel to authority through hop, and waits for the hop's answer. The error is a ConnectError, TLSError,
+// HandshakeError, StatusError or ResetError if one of these is the reason.
+func (d *Dialer) Dial(ctx context.Context, hop Hop, authority string, h http.Header) (*Stream, error) {
+	if err := CheckAuthority(authority); err != nil {
+		return nil, err
+	}
+	fields, err := toFields(h)
+	if err != nil {
+		return nil, fmt.Errorf("tunnel to %s: %w", authority, err)
+	}
+	for n := 1; ; n++ {
+		c, fresh, err := d.conns.get(ctx, d, hop)
+		if err != nil {
+			return nil, err
+		}
+		s, err := c.open(ctx, hop, authority, fields)
+		if err == nil {
+			return s, nil
+		}
+		if again := tryAgain(err, fresh); !again || n == attempts || ctx.Err() != nil {
+			return nil, fmt.Errorf("tunnel to %s: %w", authority, err)
+		}
+	}
+}
+
+// tryAgain reports whether the hop has not looked at the request: it may be sent once more. No byte of the application
+// was sent in any case, because that waits for the answer.
+func tryAgain(err error, fresh bool) bool {
+	if _, ok := errors.AsType[h2.NoRoom](err); ok {
+		return true
+	}
+	if e, ok := errors.AsType[*ResetError](err); ok {
+		return e.Code == h2.RefusedStream.String()
+	}
+	_, lost := errors.AsType[*lostError](err)
+	return lost && !fresh // the connection had died unnoticed
+}
+
+// open opens a stream that get has promised, and waits for its answer.
+func (c *carrier) open(ctx context.Context, hop Hop, authority string, fields []h2.Field) (*Stream, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.pending--
+	if c.err != nil {
+		return nil, c.whyLocked(hop, &lostError{c.err})
+	}
+	id, err := c.eng.Open(authority, fields)
+	if err != nil {
+		return nil, err
+	}
+	s := c.addLocked(id)
+	if c.writing {
+		c.kick.Signal()
+	} else {
+		c.flushLocked()
+	}
+	defer context.AfterFunc(ctx, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		s.canRead.Broadcast()
+	})()
+	for s.status == 0 && s.err == nil && ctx.Err() == nil {
+		s.canRead.Wait()
+	}
+	switch {
+	case s.status >= 200 && s.status < 300:
+		return s, nil
+	case s.status != 0:
+		c.discardLocked(s)
+		return nil, &StatusError{Code: s.status, Header: s.header}
+	case s.err != nil:
+		return nil, c.whyLocked(hop, s.err)
+	}
+	c.discardLocked(s)
+	return nil, context.Cause(ctx)
+}
+
+func (c *carrier) discardLocked(s *Stream) {
+	if s.err == nil && !(s.ended && s.sentEnd) {
+		s.abortLocked(h2.Cancel, "")
+	}
+	s.closed = true
+	s.dropLocked()
+}
+
+// whyLocked tells a connection that never stood from one that was lost. In TLS 1.3 the server judges our certificate
+// when our side of the handshake is over, so its refusal comes as the first thing that is read.
+func (c *carrier) whyLocked(hop Hop, err error) error {
+	if c.err == nil || c.eng.Settled() {
+		return err
+	}
+	if op, ok := errors.AsType[*net.OpError](c.err); ok && op.Op == "remote error" {
+		return &TLSError{hop, c.err}
+	}
+	return &HandshakeError{hop, c.err}
+}
+
+// connect makes a connection to a hop.
+func (d *Dialer) connect(ctx context.Context, hop Hop) (*carrier, error) {
+	timeout := d.ConnectTimeout
+	if timeout == 0 {
+		timeout = handshakeTimeout
+	}
+	dial, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	open := d.DialTCP
+	if open == nil {
+		open = dialTCP
+	}
+	conn, err := open(dial, hop)
+	if err != nil {
+		return nil, &ConnectError{hop, err}
+	}
+	shake, cancel := context.WithTimeout(ctx, handshakeTimeout)
+	defer cancel()
+	w := &wire{Conn: conn, pool: &d.bufs}
+	t := tls.Client(w, mtls.Client(hop.Own, d.Source, d.Roots, mtls.OneOf(hop.Expect...)))
+	peer, err := mtls.Handshake(shake, t)
+	if err != nil {
+		_ = conn.Close() // it never stood
+		return nil, &TLSError{hop, err}
+	}
+	w.proven = true
+	return newCarrier(t, w, &d.bufs, peer, engineConfig(false, d.streams())), nil
+}
+
+func (d *Dialer) streams() int {
+	if d.Streams == 0 {
+		return clientStreams
+	}
+	return d.Streams
+}
+
+func dialTCP(ctx context.Context, hop Hop) (net.Conn, error) {
+	var nd net.Dialer
+	nd.SetMultipathTCP(false)
+	if hop.From.IsValid() {
+		nd.LocalAddr = &net.TCPAddr{IP: hop.From.AsSlice()}
+	}
+	return nd.DialContext(ctx, "tcp", hop.Addr.String())
+}
+
+// Run waits for the end of ctx, then drains: no more tunnels, those that are open may finish for the time of Grace.
+func (d *Dialer) Run(ctx context.Context) error {
+	<-ctx.Done()
+	done := make(chan struct{})
+	for _, c := range d.conns.close() {
+		c.drain()
+	}
+	go func() { d.wg.Wait(); close(done) }()
+	grace := d.Grace
+	if grace == 0 {
+		grace = defaultGrace
+	}
+	timer := time.NewTimer(grace)
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-timer.C:
+		for _, c := range d.conns.close() {
+			c.cut(errCut)
+		}
+		<-done
+	}
+	return nil
+}
+
+// Close cuts all tunnels and waits for the end of all that the Dialer started.
+func (d *Dialer) Close() error {
+	for _, c := range d.conns.close() {
+		c.cut(net.ErrClosed)
+	}
+	d.wg.Wait()
+	return nil
+}
+
+// Counts is what a Dialer holds open.
+type Counts struct{ Connections, Streams int }
+
+// Counts counts.
+func (d *Dialer) Counts() Counts {
+	var n Counts
+	for _, c := range d.conns.all() {
+		c.mu.Lock()
+		n.Connections, n.Streams = n.Connections+1, n.Streams+len(c.streams)
+		c.mu.Unlock()
+	}
+	return n
+}
