@@ -46,6 +46,8 @@ type Config struct {
 	TrustedHops int
 	// Grace is how long requests may finish after the end was asked for. Default 30s.
 	Grace time.Duration
+	// Settle is how long new connections are still accepted before that, while others learn that we go. Default 0.
+	Settle time.Duration
 	// Metrics takes the gateway's families; nil means none.
 	Metrics prometheus.Registerer
 	// Ready learns when the gateway can serve; nil means nobody asks.
@@ -108,7 +110,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 		Report: g.report, Log: g.c.Log,
 	}
 	s := &listen.Server{
-		Table: g.current.Load, Handler: r, Log: g.c.Log, Grace: g.c.Grace, Listen: g.c.Listen, Refused: g.refused,
+		Table: g.current.Load, Handler: r, Log: g.c.Log, Grace: g.c.Grace, Settle: g.c.Settle, Listen: g.c.Listen, Refused: g.refused,
 	}
 	return s.Run(ctx, g.changed)
 }

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -26,6 +27,9 @@ type Server struct {
 	Log     *slog.Logger
 	// Grace is how long requests may finish after the context has ended.
 	Grace time.Duration
+	// Settle is how long connections are still accepted after the context has ended: others learn only then that we
+	// go. Each is asked to close after its answer.
+	Settle time.Duration
 	// Listen opens a socket; nil means TCP.
 	Listen func(ctx context.Context, addr netip.AddrPort) (net.Listener, error)
 	// Refused is told of each message that was no request.
@@ -35,6 +39,8 @@ type Server struct {
 	conns sync.WaitGroup
 	h2    *http2.Server
 	base  *http.Server
+
+	leaving atomic.Bool // answers ask clients to connect elsewhere
 
 	mu       sync.Mutex // guards below
 	open     map[net.Conn]func()
@@ -85,6 +91,7 @@ func (s *Server) Run(ctx context.Context, changed <-chan struct{}) error {
 		}
 		select {
 		case <-ctx.Done():
+			s.settle()
 			for _, k := range sockets {
 				k.close()
 			}
@@ -247,6 +254,13 @@ func (s *Server) untrack(nc net.Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.open, nc)
+}
+
+func (s *Server) settle() {
+	s.leaving.Store(true)
+	t := time.NewTimer(s.Settle)
+	defer t.Stop()
+	<-t.C
 }
 
 // drain asks every connection to end after what it is doing, then ends those that have not.

@@ -74,7 +74,7 @@ func (w *writer) writeHeadLocked(code int) {
 			w.close = true
 		}
 	}
-	if !w.body.ended.Load() || w.c.isClosing() || hasToken(w.header["Connection"], "close") {
+	if !w.body.ended.Load() || w.c.isClosing() || w.c.s.leaving.Load() || hasToken(w.header["Connection"], "close") {
 		w.close = true
 	}
 	w.c.nc.SetWriteDeadline(time.Now().Add(streamIdle)) //nolint:errcheck // a closed connection fails at the write
