@@ -1,0 +1,98 @@
+package main
+
+import (
+	"flag"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/ambit-mesh/ambit/identity"
+	"github.com/ambit-mesh/ambit/mesh"
+)
+
+// config is what flags and environment say.
+type config struct {
+	role                          string // router: an ingress or egress gateway
+	node, pod, namespace, account string
+	ip                            string
+	labels                        map[string]string
+	trustDomain, clusterID        string
+	xds, ca, serverName           string
+	token, root                   string
+	log                           string
+	logJSON                       bool
+	trustedHops                   int
+	settle, grace                 time.Duration
+	readiness, metrics            string
+}
+
+// parse reads arguments ("proxy router", as Istio's manifests write them, then flags) and environment.
+func parse(args []string, env func(string) string, out io.Writer) (config, error) {
+	c := config{
+		role: "router", node: env("NODE_NAME"), pod: env("POD_NAME"), namespace: env("POD_NAMESPACE"), account: env("SERVICE_ACCOUNT"), ip: env("INSTANCE_IP"),
+		trustDomain: or(env("TRUST_DOMAIN"), mesh.TrustDomain), clusterID: or(env("ISTIO_META_CLUSTER_ID"), mesh.ClusterID),
+		xds: or(env("XDS_ADDRESS"), fmt.Sprintf("%s:%d", mesh.IstiodHost, mesh.PortXDS)), log: or(env("LOG_LEVEL"), "info"),
+	}
+	c.ca = or(env("CA_ADDRESS"), c.xds)
+	for len(args) > 0 && !strings.HasPrefix(args[0], "-") {
+		if args[0] != "proxy" {
+			c.role = args[0]
+		}
+		args = args[1:]
+	}
+	if c.role != "router" {
+		return c, fmt.Errorf("role %q is not served by this version; it serves: router", c.role)
+	}
+	f := flag.NewFlagSet("waypoint", flag.ContinueOnError)
+	f.SetOutput(out)
+	f.StringVar(&c.xds, "xds", c.xds, "address of the control plane (env XDS_ADDRESS)")
+	f.StringVar(&c.ca, "ca", c.ca, "address of the certificate authority (env CA_ADDRESS)")
+	f.StringVar(&c.serverName, "server-name", or(env("CA_SERVER_NAME"), mesh.IstiodHost), "name that both must prove in TLS")
+	f.StringVar(&c.token, "token", or(env("AUTH_TOKEN"), mesh.TokenPath), "file with our service account token")
+	f.StringVar(&c.root, "root", or(env("ROOT_CA_PATH"), mesh.RootCertPath), "file with the roots of control plane and authority")
+	f.StringVar(&c.log, "log-level", c.log, "debug, info, warn or error (env LOG_LEVEL)")
+	f.BoolVar(&c.logJSON, "log-json", env("LOG_FORMAT") == "json", "write logs and access log as JSON (env LOG_FORMAT=json)")
+	f.IntVar(&c.trustedHops, "trusted-hops", 0, "how many proxies before this one may write x-forwarded-for")
+	f.DurationVar(&c.settle, "settle", 5*time.Second, "how long to accept connections after SIGTERM")
+	f.DurationVar(&c.grace, "grace", 30*time.Second, "how long requests may finish after that")
+	f.StringVar(&c.readiness, "readiness", fmt.Sprintf(":%d", mesh.PortReadiness), "where /healthz/ready is served")
+	f.StringVar(&c.metrics, "metrics", fmt.Sprintf(":%d", mesh.PortMetrics), "where /metrics and /stats/prometheus are served")
+	if err := f.Parse(args); err != nil {
+		return c, err
+	}
+	if f.NArg() > 0 {
+		return c, fmt.Errorf("argument %q is not understood", f.Arg(0))
+	}
+	for name, v := range map[string]string{"POD_NAME": c.pod, "POD_NAMESPACE": c.namespace, "SERVICE_ACCOUNT": c.account, "INSTANCE_IP": c.ip} {
+		if v == "" {
+			return c, fmt.Errorf("environment variable %s is not set; the manifest takes it from the pod", name)
+		}
+	}
+	return c, nil
+}
+
+func or(a, b string) string {
+	if a != "" {
+		return a
+	}
+	return b
+}
+
+func (c config) id() identity.ID {
+	return identity.ID{TrustDomain: c.trustDomain, Namespace: c.namespace, ServiceAccount: c.account}
+}
+
+// nodeID introduces us. The control plane believes the token about who we are, and this only for display.
+func (c config) nodeID() string {
+	return fmt.Sprintf("router~%s~%s.%s~%s.svc.%s", c.ip, c.pod, c.namespace, c.namespace, mesh.ClusterDomain)
+}
+
+// workload is the name of what was deployed: the pod's without the hashes that its Deployment added.
+func (c config) workload() string {
+	parts := strings.Split(c.pod, "-")
+	if len(parts) > 2 {
+		return strings.Join(parts[:len(parts)-2], "-")
+	}
+	return c.pod
+}
