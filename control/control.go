@@ -1,0 +1,163 @@
+// Package control is the control plane: objects become what proxies need, and identities become certificates.
+package control
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/keepalive"
+
+	"github.com/ambit-mesh/ambit/control/internal/ambient"
+	"github.com/ambit-mesh/ambit/control/internal/ca"
+	"github.com/ambit-mesh/ambit/control/internal/push"
+	"github.com/ambit-mesh/ambit/control/source"
+	"github.com/ambit-mesh/ambit/control/source/kinds"
+	"github.com/ambit-mesh/ambit/lifecycle"
+	"github.com/ambit-mesh/ambit/mesh"
+	"github.com/ambit-mesh/ambit/xds/server"
+)
+
+// Objects is where the control plane reads from. Run fills the store and keeps it up to date.
+type Objects interface {
+	Run(ctx context.Context) error
+	Store() *source.Store
+}
+
+// Writer keeps the objects that the control plane owns: its CA's Secret, the root ConfigMap of every namespace.
+type Writer interface {
+	Apply(ctx context.Context, o kinds.Object) error
+}
+
+// Callers verifies the tokens of proxies.
+type Callers interface {
+	Verify(ctx context.Context, token string) (source.Caller, error)
+}
+
+// Config of a control plane. The zero values of names are Istio's defaults.
+type Config struct {
+	Objects Objects
+	Writer  Writer
+	Status  Writer // takes objects that hold only metadata and status
+	Callers Callers
+
+	// XDS, Monitor and Ready are where to serve: xDS and CA over TLS, metrics and debug, readiness.
+	XDS, Monitor, Ready net.Listener
+
+	// RootNamespace holds the mesh-wide policies and the CA's Secret. Default istio-system.
+	RootNamespace string
+	TrustDomain   string // default cluster.local
+	ClusterDomain string // default cluster.local
+	ClusterID     string // default Kubernetes
+	// NodeAccounts may ask for the identities of the pods on their node. Default istio-system/ztunnel.
+	NodeAccounts []string
+	Version      string
+	Log          *slog.Logger
+}
+
+func (c Config) withDefaults() Config {
+	set := func(s *string, v string) {
+		if *s == "" {
+			*s = v
+		}
+	}
+	set(&c.RootNamespace, mesh.SystemNamespace)
+	set(&c.TrustDomain, mesh.TrustDomain)
+	set(&c.ClusterDomain, mesh.ClusterDomain)
+	set(&c.ClusterID, mesh.ClusterID)
+	set(&c.Version, "dev")
+	if len(c.NodeAccounts) == 0 {
+		c.NodeAccounts = []string{c.RootNamespace + "/ztunnel"}
+	}
+	return c
+}
+
+// Control is a control plane.
+type Control struct {
+	conf  Config
+	store *source.Store
+	out   push.Outputs
+	ready lifecycle.Readiness
+	count *counters
+}
+
+// New makes a control plane; Run starts it.
+func New(c Config) *Control {
+	c = c.withDefaults()
+	st := c.Objects.Store()
+	return &Control{conf: c, store: st, count: newCounters(c.Version), out: push.New(st, ambient.Config{
+		ClusterID: c.ClusterID, TrustDomain: c.TrustDomain, ClusterDomain: c.ClusterDomain, RootNamespace: c.RootNamespace,
+	}, c.NodeAccounts)}
+}
+
+// Run serves until ctx ends. It takes over all three listeners.
+func (c *Control) Run(ctx context.Context) error {
+	serving := c.ready.Add("objects and certificate authority")
+	g := lifecycle.NewGroup(ctx)
+	g.Go("objects", c.conf.Objects.Run)
+	g.Go("readiness", func(ctx context.Context) error { return serveHTTP(ctx, c.conf.Ready, c.readiness()) })
+	g.Go("serve", func(ctx context.Context) error {
+		defer c.conf.XDS.Close()
+		defer c.conf.Monitor.Close()
+		select {
+		case <-c.store.Objects.Pods.Synced():
+		case <-ctx.Done():
+			return nil
+		}
+		return c.serve(ctx, serving)
+	})
+	return g.Wait()
+}
+
+// serve runs what needs objects to be there.
+func (c *Control) serve(ctx context.Context, serving func()) error {
+	authority := newAuthority(c.conf, c.store.Objects)
+	if err := authority.open(ctx); err != nil {
+		return err
+	}
+	xds := server.New(server.Config[source.Caller]{
+		Authenticate: func(ctx context.Context) (source.Caller, error) { return ca.Authenticate(ctx, c.conf.Callers) },
+		Types:        c.out.Types, Log: c.conf.Log,
+	})
+	defer xds.Close()
+	signer := &ca.Server{
+		Authority: authority.current, Callers: c.conf.Callers, Log: c.conf.Log, Now: time.Now, Count: c.count.certificate,
+		Rules: ca.Rules{TrustDomain: c.conf.TrustDomain, Trusted: c.conf.NodeAccounts, Pods: newPods(c.store.Objects)},
+	}
+	rpc := grpc.NewServer(
+		grpc.Creds(credentials.NewTLS(authority.serverTLS())),
+		grpc.MaxRecvMsgSize(maxRequest), grpc.ConnectionTimeout(handshakeTimeout),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
+	)
+	xds.Register(rpc)
+	signer.Register(rpc)
+
+	g := lifecycle.NewGroup(ctx)
+	g.Go("xds and certificates", func(ctx context.Context) error {
+		stop := context.AfterFunc(ctx, rpc.Stop)
+		defer stop()
+		if err := rpc.Serve(c.conf.XDS); ctx.Err() == nil {
+			return fmt.Errorf("serve %s: %w", c.conf.XDS.Addr(), err)
+		}
+		return nil
+	})
+	g.Go("monitor", func(ctx context.Context) error {
+		return serveHTTP(ctx, c.conf.Monitor, c.monitor(xds))
+	})
+	g.Go("authority", authority.follow)
+	g.Go("roots", func(ctx context.Context) error { return c.distributeRoots(ctx, authority) })
+	serving()
+	c.conf.Log.Info("control plane is serving", "xds", c.conf.XDS.Addr().String(), "trustDomain", c.conf.TrustDomain)
+	return g.Wait()
+}
+
+// Bounds on what strangers may cost: a request is a CSR or a subscription, and a handshake takes no longer than this.
+const (
+	maxRequest       = 4 << 20
+	handshakeTimeout = 10 * time.Second
+)

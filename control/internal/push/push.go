@@ -1,0 +1,93 @@
+// Package push derives what proxies subscribe to from what the control plane reads.
+package push
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/cespare/xxhash/v2"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/ambit-mesh/ambit/api/authorization"
+	"github.com/ambit-mesh/ambit/api/workload"
+	"github.com/ambit-mesh/ambit/collection"
+	"github.com/ambit-mesh/ambit/control/internal/ambient"
+	"github.com/ambit-mesh/ambit/control/internal/routing"
+	"github.com/ambit-mesh/ambit/control/source"
+	"github.com/ambit-mesh/ambit/mesh"
+	"github.com/ambit-mesh/ambit/xds/delta"
+	"github.com/ambit-mesh/ambit/xds/server"
+)
+
+// Outputs are the derived collections, and how they are served.
+type Outputs struct {
+	Services  collection.Collection[*ambient.Service]
+	Workloads collection.Collection[*workload.Workload]
+	Policies  collection.Collection[*authorization.Authorization]
+	Types     []server.Type[source.Caller]
+}
+
+// Trusted are the accounts, "namespace/name", whose proxies serve whole nodes and so may see every workload.
+type Trusted []string
+
+func (t Trusted) sees(c source.Caller, _ delta.Resource) bool { return slices.Contains(t, c.Account()) }
+
+// New derives everything from the objects of a store.
+func New(st *source.Store, c ambient.Config, trusted Trusted) Outputs {
+	d := newDeriver(st, c)
+	out := Outputs{Services: d.services, Workloads: d.workloads(), Policies: d.policies()}
+	addresses := collection.Join(sameResource,
+		collection.Map(out.Workloads, resourceKind, func(_ *collection.Read, w *workload.Workload) (delta.Resource, bool) {
+			return resource(mesh.TypeAddress, w.Uid, workloadAliases(w), &workload.Address{Type: &workload.Address_Workload{Workload: w}}), true
+		}),
+		collection.Map(out.Services, resourceKind, func(_ *collection.Read, s *ambient.Service) (delta.Resource, bool) {
+			return resource(mesh.TypeAddress, s.Key(), serviceAliases(s.Wire), &workload.Address{Type: &workload.Address_Service{Service: s.Wire}}), true
+		}))
+	workloads := collection.Map(out.Workloads, resourceKind, func(_ *collection.Read, w *workload.Workload) (delta.Resource, bool) {
+		return resource(mesh.TypeWorkload, w.Uid, workloadAliases(w), w), true
+	})
+	policies := collection.Map(out.Policies, resourceKind, func(_ *collection.Read, p *authorization.Authorization) (delta.Resource, bool) {
+		return resource(mesh.TypeAuthorization, p.Namespace+"/"+p.Name, nil, p), true
+	})
+	out.Types = []server.Type[source.Caller]{
+		{URL: mesh.TypeAddress, Resources: addresses, Visible: trusted.sees},
+		{URL: mesh.TypeWorkload, Resources: workloads, Visible: trusted.sees},
+		{URL: mesh.TypeAuthorization, Resources: policies, Visible: trusted.sees},
+	}
+	o := st.Objects
+	l7 := routing.New(routing.Inputs{
+		ClusterDomain: c.ClusterDomain, TrustDomain: c.TrustDomain,
+		Pods: o.Pods, KubeServices: o.Services, Secrets: o.Secrets,
+		Gateways: o.Gateways, VirtualServices: o.VirtualServices, DestinationRules: o.DestinationRules,
+		Services: collection.Map(out.Services, collection.Kind[*workload.Service]{
+			Key:   func(s *workload.Service) string { return s.Namespace + "/" + s.Hostname },
+			Equal: func(a, b *workload.Service) bool { return proto.Equal(a, b) },
+		}, func(_ *collection.Read, s *ambient.Service) (*workload.Service, bool) { return s.Wire, true }),
+		Workloads: out.Workloads,
+	})
+	for url, resources := range l7.Resources {
+		out.Types = append(out.Types, server.Type[source.Caller]{
+			URL: url, Resources: resources,
+			Visible: func(c source.Caller, r delta.Resource) bool {
+				return routing.Visible(c.Namespace, c.ServiceAccount, c.Pod, r.Name)
+			},
+		})
+	}
+	return out
+}
+
+var resourceKind = collection.Kind[delta.Resource]{Key: func(r delta.Resource) string { return r.Name }, Equal: sameResource}
+
+func sameResource(a, b delta.Resource) bool { return a.Name == b.Name && a.Version == b.Version }
+
+// resource wraps a message. Its version is a hash of its bytes: a proxy that reconnects is not sent what it has.
+func resource(url, name string, aliases []string, m proto.Message) delta.Resource {
+	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
+	if err != nil {
+		panic(fmt.Sprintf("push: marshal our own %T: %v", m, err))
+	}
+	return delta.Resource{
+		Name: name, Aliases: aliases, Version: fmt.Sprintf("%016x", xxhash.Sum64(b)), Body: &anypb.Any{TypeUrl: url, Value: b},
+	}
+}

@@ -1,0 +1,115 @@
+package source
+
+import (
+	"reflect"
+
+	"github.com/ambit-mesh/ambit/collection"
+	"github.com/ambit-mesh/ambit/control/source/kinds"
+)
+
+// Store fills Objects. Its owner is the source; what Apply is given must never be written again.
+type Store struct {
+	Graph   *collection.Graph
+	Objects *Objects
+
+	sets map[reflect.Type]filler
+}
+
+// Ref names an object.
+type Ref struct {
+	Kind kinds.Kind
+	Key  string // as Key gives it
+}
+
+// RefOf is the name of o.
+func RefOf(o kinds.Object) Ref { return Ref{kinds.Of(o), Key(o.GetNamespace(), o.GetName())} }
+
+// filler is one set, whatever its type.
+type filler interface {
+	put(*collection.Wave, kinds.Object)
+	drop(*collection.Wave, string)
+	synced()
+}
+
+type filled[T any] struct{ *collection.Set[T] }
+
+func (f filled[T]) put(w *collection.Wave, o kinds.Object) {
+	if v, ok := o.(T); ok {
+		f.Upsert(w, v)
+	}
+}
+func (f filled[T]) drop(w *collection.Wave, key string) { f.Delete(w, key) }
+func (f filled[T]) synced()                             { f.MarkSynced() }
+
+// NewStore makes empty collections in a graph of their own.
+func NewStore() *Store {
+	s := &Store{Graph: collection.NewGraph(), Objects: &Objects{}, sets: map[reflect.Type]filler{}}
+	o := s.Objects
+	add(s, &o.Namespaces)
+	add(s, &o.Nodes)
+	add(s, &o.Pods)
+	add(s, &o.Services)
+	add(s, &o.ServiceAccounts)
+	add(s, &o.ConfigMaps)
+	add(s, &o.Secrets)
+	add(s, &o.EndpointSlices)
+	add(s, &o.Deployments)
+	add(s, &o.Gateways)
+	add(s, &o.VirtualServices)
+	add(s, &o.DestinationRules)
+	add(s, &o.ServiceEntries)
+	add(s, &o.WorkloadEntries)
+	add(s, &o.AuthorizationPolicies)
+	add(s, &o.PeerAuthentications)
+	add(s, &o.RequestAuthentications)
+	add(s, &o.Telemetries)
+	add(s, &o.GatewayClasses)
+	add(s, &o.KubeGateways)
+	add(s, &o.HTTPRoutes)
+	add(s, &o.GRPCRoutes)
+	add(s, &o.TCPRoutes)
+	add(s, &o.TLSRoutes)
+	add(s, &o.ReferenceGrants)
+	add(s, &o.BackendTLSPolicies)
+	return s
+}
+
+func add[T interface {
+	comparable
+	kinds.Object
+}](s *Store, into *collection.Collection[T]) {
+	set := collection.NewSet(s.Graph,
+		func(o T) string { return Key(o.GetNamespace(), o.GetName()) },
+		func(a, b T) bool { return a == b }) // a source keeps the pointer of what did not change
+	*into = set
+	s.sets[reflect.TypeFor[T]()] = filled[T]{set}
+}
+
+// Reads reports whether the control plane reads objects of o's kind.
+func (s *Store) Reads(o kinds.Object) bool {
+	_, ok := s.sets[reflect.TypeOf(o)]
+	return ok
+}
+
+// Apply changes the collections in one wave. Kinds that are not read are passed over.
+func (s *Store) Apply(put []kinds.Object, drop []Ref) {
+	s.Graph.Change(func(w *collection.Wave) {
+		for _, r := range drop {
+			if set, ok := s.sets[reflect.TypeOf(r.Kind.New())]; ok {
+				set.drop(w, r.Key)
+			}
+		}
+		for _, o := range put {
+			if set, ok := s.sets[reflect.TypeOf(o)]; ok {
+				set.put(w, o)
+			}
+		}
+	})
+}
+
+// MarkSynced says that the first full contents are there.
+func (s *Store) MarkSynced() {
+	for _, set := range s.sets {
+		set.synced()
+	}
+}
