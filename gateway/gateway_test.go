@@ -347,3 +347,48 @@ func TestARefusedRouteLeavesTheOneBefore(t *testing.T) {
 		t.Errorf("status %d, want 200", got.status)
 	}
 }
+
+// A client that goes away ends its request at the backend, and is logged as the one who went.
+func TestClientThatLeavesEndsItsRequest(t *testing.T) {
+	began, ended := make(chan struct{}), make(chan struct{})
+	at, _ := web(t, func(_ http.ResponseWriter, r *http.Request) {
+		close(began)
+		<-r.Context().Done()
+		close(ended)
+	})
+	b := start(t, nil)
+	b.apply(backend("web", at), route("*", to("web")), listener(8080, "*"))
+	c, err := net.Dial("tcp", b.at(8080))
+	if err != nil {
+		t.Fatal(err)
+	}
+	io.WriteString(c, "GET /left HTTP/1.1\r\nHost: a\r\n\r\n") //nolint:errcheck // seen at the backend
+	<-began
+	c.Close()
+	select {
+	case <-ended:
+	case <-time.After(10 * time.Second):
+		t.Fatal("the backend goes on for a client that has left")
+	}
+	b.log.find(t, "/left", "0 DC downstream_remote_disconnect")
+}
+
+// A response that its backend cuts must not look complete to the client.
+func TestCutResponseIsNotComplete(t *testing.T) {
+	at, _ := web(t, func(w http.ResponseWriter, _ *http.Request) {
+		io.WriteString(w, "part") //nolint:errcheck // seen by the client
+		w.(http.Flusher).Flush()
+		panic(http.ErrAbortHandler)
+	})
+	b := start(t, nil)
+	b.apply(backend("web", at), route("*", to("web")), listener(8080, "*"))
+	resp, err := browser(t).Get("http://" + b.at(8080) + "/cut")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if body, err := io.ReadAll(resp.Body); err == nil {
+		t.Errorf("the client read %q to an end", body)
+	}
+	b.log.find(t, "/cut", "200 UC upstream_reset_after_response_started")
+}
