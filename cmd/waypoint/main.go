@@ -14,19 +14,20 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"google.golang.org/protobuf/types/known/structpb"
 
+	"github.com/ambit-mesh/ambit/admin"
 	"github.com/ambit-mesh/ambit/api/discovery"
 	"github.com/ambit-mesh/ambit/gateway"
 	"github.com/ambit-mesh/ambit/hbone"
 	"github.com/ambit-mesh/ambit/identity"
 	"github.com/ambit-mesh/ambit/identity/certs"
 	"github.com/ambit-mesh/ambit/lifecycle"
+	"github.com/ambit-mesh/ambit/telemetry"
 	"github.com/ambit-mesh/ambit/xds/client"
 )
 
@@ -47,20 +48,21 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(c.log)); err != nil {
+	levels, err := telemetry.ParseLevels(c.log)
+	if err != nil {
 		return fmt.Errorf("log level: %w", err)
 	}
-	var log *slog.Logger
-	if o := (&slog.HandlerOptions{Level: level}); c.logJSON {
-		log = slog.New(slog.NewJSONHandler(os.Stderr, o))
-	} else {
-		log = slog.New(slog.NewTextHandler(os.Stderr, o))
+	format := telemetry.Text
+	if c.logJSON {
+		format = telemetry.JSON
 	}
-	return serve(ctx, c, log)
+	log := slog.New(telemetry.NewHandler(os.Stderr, format, levels))
+	return serve(ctx, c, log, levels)
 }
 
-func serve(ctx context.Context, c config, log *slog.Logger) error {
+func serve(ctx context.Context, c config, log *slog.Logger, levels *telemetry.Levels) error {
+	ctx, quit := context.WithCancel(ctx)
+	defer quit()
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	ready := &lifecycle.Readiness{}
@@ -87,6 +89,15 @@ func serve(ctx context.Context, c config, log *slog.Logger) error {
 		Address: c.xds, TLS: tls, Token: token, ClusterID: c.clusterID, Node: c.introduce(), Handlers: g.Handlers(), Log: log,
 	})
 	certified := ready.Add("certificate")
+	context.AfterFunc(ctx, func() { ready.Add("draining") })
+	debug, err := admin.Listen(ctx, c.admin, c.metrics, c.readiness)
+	if err != nil {
+		return err
+	}
+	pages := admin.Config{
+		Name: "waypoint", Ready: ready, Metrics: promhttp.HandlerFor(registry, promhttp.HandlerOpts{EnableOpenMetrics: true}),
+		Levels: levels, Dump: func() any { return g.Dump() }, Quit: quit,
+	}
 
 	// Certificates, tunnels and discovery outlive the end, as long as requests may finish.
 	support, end := context.WithCancel(context.WithoutCancel(ctx))
@@ -102,8 +113,7 @@ func serve(ctx context.Context, c config, log *slog.Logger) error {
 		certified()
 		return nil
 	})
-	group.Go("readiness", func(context.Context) error { return listen(support, c.readiness, readiness(ctx, ready)) })
-	group.Go("metrics", func(context.Context) error { return listen(support, c.metrics, metrics(registry)) })
+	group.Go("debug server", func(ctx context.Context) error { return admin.Run(ctx, pages, debug) })
 	group.Go("gateway", func(failed context.Context) error {
 		defer end()
 		ctx, cancel := context.WithCancel(ctx)
@@ -130,38 +140,4 @@ func (c config) headers() http.Header {
 		"k8s.cluster.name=" + c.clusterID, "k8s.namespace.name=" + c.namespace, "k8s.deployment.name=" + c.workload(),
 		"service.name=" + c.workload(), "service.version=latest",
 	}, ",")}}
-}
-
-func readiness(ending context.Context, r *lifecycle.Readiness) http.Handler {
-	mux := http.NewServeMux()
-	mux.HandleFunc("/healthz/ready", func(w http.ResponseWriter, _ *http.Request) {
-		pending := r.Pending()
-		if ending.Err() != nil {
-			pending = append(pending, "draining")
-		}
-		if len(pending) > 0 {
-			http.Error(w, "not ready, pending: "+strings.Join(pending, ", "), http.StatusInternalServerError)
-			return
-		}
-		fmt.Fprintln(w, "ready")
-	})
-	return mux
-}
-
-func metrics(r *prometheus.Registry) http.Handler {
-	mux := http.NewServeMux()
-	h := promhttp.HandlerFor(r, promhttp.HandlerOpts{EnableOpenMetrics: true})
-	mux.Handle("/metrics", h)
-	mux.Handle("/stats/prometheus", h)
-	return mux
-}
-
-// listen serves a handler until ctx ends.
-func listen(ctx context.Context, addr string, h http.Handler) error {
-	s := &http.Server{Addr: addr, Handler: h, ReadHeaderTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second}
-	context.AfterFunc(ctx, func() { s.Close() })
-	if err := s.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serve %s: %w", addr, err)
-	}
-	return nil
 }

@@ -33,6 +33,7 @@ import (
 	"github.com/ambit-mesh/ambit/identity"
 	"github.com/ambit-mesh/ambit/internal/testkit/fakeca"
 	"github.com/ambit-mesh/ambit/mesh"
+	"github.com/ambit-mesh/ambit/telemetry"
 	"github.com/ambit-mesh/ambit/xds/delta"
 	"github.com/ambit-mesh/ambit/xds/server"
 )
@@ -171,7 +172,7 @@ func TestGatewayFromControlPlaneToDrain(t *testing.T) {
 	}))
 	defer app.Close()
 	at := netip.MustParseAddrPort(app.Listener.Addr().String())
-	port, ready, metrics := freePort(t), freePort(t), freePort(t)
+	port, ready, metrics, debug := freePort(t), freePort(t), freePort(t), freePort(t)
 	dir := t.TempDir()
 	token, root := filepath.Join(dir, "token"), filepath.Join(dir, "root.pem")
 	for file, b := range map[string][]byte{token: []byte("the-token\n"), root: p.ca.PEM()} {
@@ -184,14 +185,18 @@ func TestGatewayFromControlPlaneToDrain(t *testing.T) {
 	}
 	c, err := parse([]string{
 		"proxy", "router", "-token", token, "-root", root, "-settle", "50ms", "-grace", "10s",
-		"-readiness", fmt.Sprintf("127.0.0.1:%d", ready), "-metrics", fmt.Sprintf("127.0.0.1:%d", metrics),
+		"-readiness", fmt.Sprintf("127.0.0.1:%d", ready), "-metrics", fmt.Sprintf("127.0.0.1:%d", metrics), "-admin", fmt.Sprintf("127.0.0.1:%d", debug),
 	}, func(k string) string { return env[k] }, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	levels, err := telemetry.ParseLevels("info")
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- serve(ctx, c, slog.New(slog.DiscardHandler)) }()
+	go func() { done <- serve(ctx, c, slog.New(slog.DiscardHandler), levels) }()
 	base := fmt.Sprintf("http://127.0.0.1:%d", port)
 	p.put(t, "1",
 		&l7.Backend{Name: "b", Hostname: "app.default.svc.cluster.local", Port: 80, Endpoints: []*l7.Endpoint{{Address: at.Addr().String(), Port: uint32(at.Port())}}},
@@ -200,6 +205,8 @@ func TestGatewayFromControlPlaneToDrain(t *testing.T) {
 	until(t, fmt.Sprintf("http://127.0.0.1:%d/healthz/ready", ready), 200, "ready")
 	until(t, base+"/", 200, "hello")
 	until(t, fmt.Sprintf("http://127.0.0.1:%d/stats/prometheus", metrics), 200, `destination_service="app.default.svc.cluster.local"`)
+
+	until(t, fmt.Sprintf("http://127.0.0.1:%d/config_dump", debug), 200, "app.default.svc.cluster.local")
 
 	// A request in flight when the end is asked for is answered; readiness tells at once.
 	slow := make(chan string, 1)

@@ -135,6 +135,7 @@ func (b *Builder) Build() *Table {
 	sets := map[string]*Set{}
 	for _, name := range sortedKeys(b.live) {
 		h := b.live[name]
+		t.Routes = append(t.Routes, h.Resource)
 		s := sets[h.set]
 		if s == nil {
 			s = &Set{exact: map[string]*Host{}}

@@ -14,6 +14,7 @@ import (
 type Host struct {
 	Name          string
 	HTTPSRedirect bool
+	Resource      *l7.Route // what it was compiled from
 
 	set      string
 	hosts    []string
@@ -74,7 +75,7 @@ const (
 )
 
 func compile(r *l7.Route) (*Host, error) {
-	h := &Host{Name: r.GetName(), HTTPSRedirect: r.GetHttpsRedirect(), set: r.GetSet()}
+	h := &Host{Name: r.GetName(), HTTPSRedirect: r.GetHttpsRedirect(), Resource: r, set: r.GetSet()}
 	if len(r.GetHosts()) == 0 {
 		return nil, errors.New("no hosts")
 	}

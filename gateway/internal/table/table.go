@@ -14,6 +14,7 @@ type Table struct {
 	Ports    []*Port // by address
 	Backends map[string]*l7.Backend
 	Secrets  map[string]*l7.Secret
+	Routes   []*l7.Route // in force, by name
 }
 
 // Port is one socket and the listeners that share it.
