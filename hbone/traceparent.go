@@ -33,7 +33,9 @@ func (t Traceparent) String() string { return fmt.Sprintf("00-%x-%x-%02x", t.Tra
 
 // ParseTraceparent reads a header's value of version 0, or what version 0 knows of a later one.
 func ParseTraceparent(v string) (Traceparent, error) {
-	bad := func() (Traceparent, error) { return Traceparent{}, fmt.Errorf("traceparent header %.80q is malformed", v) }
+	bad := func() (Traceparent, error) {
+		return Traceparent{}, fmt.Errorf("traceparent header %.80q is malformed", v)
+	}
 	if len(v) < 55 || strings.ToLower(v) != v || v[2] != '-' || v[35] != '-' || v[52] != '-' {
 		return bad()
 	}
