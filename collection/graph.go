@@ -50,3 +50,12 @@ func (g *Graph) syncedLocked() {
 		close(g.synced)
 	}
 }
+
+// Still runs f while no wave runs through c's graph: whatever the watchers of the last wave noted is then complete.
+// f must not block and must not call back into the graph.
+func Still[T any](c Collection[T], f func()) {
+	g := coreOf(c).g
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	f()
+}

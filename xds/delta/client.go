@@ -72,7 +72,9 @@ func (c *Client) Ack(nonce string) {
 // Nack refuses a response, or the named resources of it while the others were taken.
 func (c *Client) Nack(nonce string, why string, refused ...string) {
 	for _, n := range refused {
-		delete(c.versions, n) // not held: a new stream brings it again
+		// A version that nobody has: a new stream brings the resource again if it is still there, and its removal if it
+		// is not, so that an older version that stayed in force here does not outlive it.
+		c.versions[n] = ""
 	}
 	c.answers = append(c.answers, &Request{
 		TypeUrl: c.typeURL, ResponseNonce: nonce,

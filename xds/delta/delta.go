@@ -23,3 +23,9 @@ type Resource struct {
 
 // wildcard subscribes to every resource of a type.
 const wildcard = "*"
+
+type set map[string]struct{}
+
+func (s set) add(name string)      { s[name] = struct{}{} }
+func (s set) has(name string) bool { _, ok := s[name]; return ok }
+func (s set) remove(name string)   { delete(s, name) }

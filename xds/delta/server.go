@@ -1,6 +1,7 @@
 package delta
 
 import (
+	"fmt"
 	"iter"
 	"maps"
 	"slices"
@@ -11,177 +12,222 @@ import (
 
 // View is what one subscriber may see of a type.
 type View interface {
-	// Lookup finds a resource by its name or one of its aliases.
+	// Lookup finds a resource by its name.
 	Lookup(name string) (Resource, bool)
+	// Aliased gives the names of the resources that have an alias.
+	Aliased(alias string) []string
 	// Names runs over the names of all resources.
 	Names() iter.Seq[string]
 }
 
 // Server is the serving end for one subscriber of one type. It has one response outstanding at a time; changes in
-// between coalesce by name.
+// between coalesce by name. At rest the subscriber holds exactly the resources that it can see and that it has
+// subscribed to by wildcard, by name or by an alias.
 type Server struct {
 	typeURL  string
 	began    bool
-	all      bool                // subscribed to everything
-	named    map[string]struct{} // subscribed by name or alias
-	held     map[string]string   // resource name → version that the client was sent or said it has
-	look     map[string]struct{} // names to look at again
+	all      bool               // subscribed to everything
+	named    set                // subscribed by name or alias
+	names    int                // bytes in named
+	held     map[string]holding // by resource name
+	look     set                // resources to look at again
 	lookAll  bool
-	asked    map[string]struct{} // named subscriptions not yet answered
-	owes     bool                // a response is due even if it is empty
-	nonce    uint64
-	awaiting string
-	status   Status
+	asked    map[string]bool // subscriptions to answer; true: asked again
+	left     set             // subscriptions taken back, whose resources to look at again
+	owes     bool            // a response is due even if it is empty
+	nonce    uint64          // of the last response
+	awaiting bool            // the last response waits for its answer
+	acked    uint64
+	nack     string
+	refused  int // how many held resources are refused
 }
 
-// Status tells how far a subscriber is.
-type Status struct {
-	// Sent and Acked are nonces; they are equal when the subscriber has taken everything in.
-	Sent, Acked string
-	// Nack is why the subscriber refused its last response; "" when it did not.
-	Nack string
-	// Outstanding tells that a response waits for its answer.
-	Outstanding bool
-	// Held is how many resources it has.
-	Held int
+// holding is a resource that the subscriber was sent, or that it said it has (nonce 0).
+type holding struct {
+	version string
+	nonce   uint64
+	refused bool
 }
+
+// maxNames bounds what a subscriber can make us remember, in bytes of names (SECURITY XD-07).
+const maxNames = 8 << 20
 
 // NewServer makes the machine for a type; nothing is subscribed yet.
 func NewServer(typeURL string) *Server {
-	return &Server{
-		typeURL: typeURL, named: map[string]struct{}{}, held: map[string]string{},
-		look: map[string]struct{}{}, asked: map[string]struct{}{},
-	}
-}
-
-// Status reports how far the subscriber is.
-func (s *Server) Status() Status {
-	st := s.status
-	st.Held, st.Outstanding = len(s.held), s.awaiting != ""
-	return st
+	return &Server{typeURL: typeURL, named: set{}, held: map[string]holding{}, look: set{}, asked: map[string]bool{}, left: set{}}
 }
 
 // Receive takes in a request: subscriptions, and an ACK or NACK of the outstanding response. A nonce that is not the
-// outstanding one is stale and says nothing.
-func (s *Server) Receive(r *Request) {
-	if !s.began {
-		s.began = true
-		s.owes = true
-		maps.Copy(s.held, r.GetInitialResourceVersions())
-		for name := range s.held {
-			s.look[name] = struct{}{}
-		}
-		if len(r.GetResourceNamesSubscribe()) == 0 && len(r.GetResourceNamesUnsubscribe()) == 0 {
-			s.subscribeAll()
-		}
-	} else if s.awaiting != "" && r.GetResponseNonce() == s.awaiting {
-		s.awaiting = ""
-		s.status.Nack = ""
-		if d := r.GetErrorDetail(); d != nil {
-			s.status.Nack = d.GetMessage()
-		} else {
-			s.status.Acked = r.GetResponseNonce()
-		}
+// outstanding one is stale and says nothing. An error means that the stream must end.
+func (s *Server) Receive(r *Request) error {
+	if t := r.GetTypeUrl(); t != s.typeURL {
+		return fmt.Errorf("request is for %q, want %q", t, s.typeURL)
 	}
-	for _, name := range r.GetResourceNamesSubscribe() {
+	join, leave := r.GetResourceNamesSubscribe(), r.GetResourceNamesUnsubscribe()
+	first := !s.began
+	switch {
+	case first:
+		s.began, s.owes = true, true
+		for name, version := range r.GetInitialResourceVersions() {
+			s.held[name] = holding{version: version}
+			s.look.add(name)
+		}
+		if len(join) == 0 && len(leave) == 0 {
+			s.all, s.lookAll = true, true
+		}
+	case s.awaiting && r.GetResponseNonce() == s.nonceText():
+		s.answered(r.GetErrorDetail())
+	}
+	for _, name := range join {
 		if name == wildcard {
-			s.subscribeAll()
+			s.all, s.lookAll = true, true
 			continue
 		}
-		// A client that asks again by name has lost the resource (xDS protocol, "Subscribing to Resources").
-		if _, again := s.named[name]; again {
-			delete(s.held, name)
+		if s.named.has(name) {
+			s.asked[name] = true
+			continue
 		}
-		s.named[name] = struct{}{}
-		s.asked[name] = struct{}{}
+		if s.names += len(name); s.names > maxNames {
+			return fmt.Errorf("more than %d bytes of names are subscribed to", maxNames)
+		}
+		s.named.add(name)
+		s.asked[name] = false
 	}
-	for _, name := range r.GetResourceNamesUnsubscribe() {
-		if name == wildcard {
+	for _, name := range leave {
+		switch {
+		case name == wildcard:
 			s.all, s.lookAll = false, false
-			continue
+			for held := range s.held {
+				s.look.add(held)
+			}
+		case s.named.has(name):
+			s.names -= len(name)
+			delete(s.named, name)
+			delete(s.asked, name)
+			s.left.add(name)
 		}
-		delete(s.named, name)
-		delete(s.asked, name)
-		if !s.all {
-			delete(s.held, name)
+	}
+	return nil
+}
+
+func (s *Server) nonceText() string { return strconv.FormatUint(s.nonce, 10) }
+
+// answered ends the wait for the last response. What was refused stays held, so that it is not sent again until it changes.
+func (s *Server) answered(refusal *discovery.Status) {
+	s.awaiting = false
+	if refusal == nil {
+		s.acked = s.nonce
+		if s.refused == 0 {
+			s.nack = ""
+		}
+		return
+	}
+	if s.nack = refusal.GetMessage(); s.nack == "" {
+		s.nack = "refused without a reason"
+	}
+	for name, h := range s.held {
+		if h.nonce == s.nonce {
+			h.refused = true
+			s.held[name] = h
+			s.refused++
 		}
 	}
 }
 
-func (s *Server) subscribeAll() { s.all, s.lookAll = true, true }
+// forget takes a resource from what the subscriber holds.
+func (s *Server) forget(name string) (had bool) {
+	h, had := s.held[name]
+	if h.refused {
+		s.refused--
+	}
+	delete(s.held, name)
+	return had
+}
 
 // Changed says that resources were added, changed or removed.
 func (s *Server) Changed(names ...string) {
 	for _, n := range names {
-		s.look[n] = struct{}{}
+		s.look.add(n)
 	}
+}
+
+// Pending tells that there may be something to say once the outstanding response is answered.
+func (s *Server) Pending() bool {
+	return s.awaiting && (s.lookAll || len(s.look)+len(s.asked)+len(s.left) > 0)
 }
 
 // Next makes the next response, or nil when there is nothing to say or one is still outstanding.
 func (s *Server) Next(view View) *Response {
-	if !s.began || s.awaiting != "" {
+	if !s.began || s.awaiting {
 		return nil
 	}
 	resp := &Response{TypeUrl: s.typeURL}
 	if s.lookAll {
-		s.lookAll = false
 		for name := range view.Names() {
-			s.look[name] = struct{}{}
+			s.look.add(name)
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.asked)) {
-		if r, ok := view.Lookup(name); ok {
-			s.named[r.Name] = struct{}{} // a subscription by alias extends to the resource
-			s.look[r.Name] = struct{}{}
-		} else {
-			delete(s.held, name)
-			delete(s.look, name)
+		found := s.resolve(view, name)
+		for _, r := range found {
+			if s.asked[name] { // a client that asks again has lost it (xDS, "Subscribing to Resources")
+				s.forget(r)
+			}
+			s.look.add(r)
+		}
+		if len(found) == 0 {
+			s.forget(name)
+			s.look.remove(name)
 			resp.RemovedResources = append(resp.RemovedResources, name)
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(s.look)) {
-		s.answer(resp, view, name)
+	for name := range s.left {
+		for _, r := range s.resolve(view, name) {
+			s.look.add(r)
+		}
+		s.look.add(name)
 	}
+	for _, name := range slices.Sorted(maps.Keys(s.look)) {
+		s.tell(resp, view, name)
+	}
+	s.lookAll = false
 	clear(s.asked)
+	clear(s.left)
 	clear(s.look)
 	if len(resp.Resources) == 0 && len(resp.RemovedResources) == 0 && !s.owes {
 		return nil
 	}
-	s.owes = false
+	s.owes, s.awaiting = false, true
 	s.nonce++
-	resp.Nonce = strconv.FormatUint(s.nonce, 10)
-	s.awaiting, s.status.Sent = resp.Nonce, resp.Nonce
+	resp.Nonce = s.nonceText()
 	return resp
 }
 
-// answer adds one name to a response, if the subscriber wants it and does not have it.
-func (s *Server) answer(resp *Response, view View, name string) {
+// resolve gives the resources that a subscription means.
+func (s *Server) resolve(view View, name string) []string {
+	found := view.Aliased(name)
+	if _, ok := view.Lookup(name); ok && !slices.Contains(found, name) {
+		found = append(slices.Clip(found), name)
+	}
+	return found
+}
+
+// tell adds one resource to a response, if the subscriber wants it and does not have it, or has it no more.
+func (s *Server) tell(resp *Response, view View, name string) {
+	h, had := s.held[name]
 	r, ok := view.Lookup(name)
-	if !ok || r.Name != name || !s.wants(r) {
-		if _, had := s.held[name]; had {
-			delete(s.held, name)
+	switch {
+	case !ok || !s.wants(r):
+		if s.forget(name) {
 			resp.RemovedResources = append(resp.RemovedResources, name)
 		}
-		return
+	case !had || h.version != r.Version:
+		s.forget(name)
+		s.held[name] = holding{version: r.Version, nonce: s.nonce + 1}
+		resp.Resources = append(resp.Resources, &discovery.Resource{Name: r.Name, Aliases: r.Aliases, Version: r.Version, Resource: r.Body})
 	}
-	if v, had := s.held[name]; had && v == r.Version {
-		return
-	}
-	s.held[name] = r.Version
-	resp.Resources = append(resp.Resources, &discovery.Resource{Name: r.Name, Aliases: r.Aliases, Version: r.Version, Resource: r.Body})
 }
 
 func (s *Server) wants(r Resource) bool {
-	if s.all {
-		return true
-	}
-	if _, ok := s.named[r.Name]; ok {
-		return true
-	}
-	for _, a := range r.Aliases {
-		if _, ok := s.named[a]; ok {
-			return true
-		}
-	}
-	return false
+	return s.all || s.named.has(r.Name) || slices.ContainsFunc(r.Aliases, s.named.has)
 }

@@ -2,10 +2,11 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/ambit-mesh/ambit/api/discovery"
 	"github.com/ambit-mesh/ambit/collection"
 	"github.com/ambit-mesh/ambit/xds/delta"
 )
@@ -21,7 +23,8 @@ import (
 type Type[C any] struct {
 	URL       string
 	Resources collection.Collection[delta.Resource]
-	// Visible says whether a caller may see a resource; nil means every caller may.
+	// Visible says whether a caller may see a resource; nil means every caller may. It must depend on nothing else:
+	// it is asked again only when the resource changes.
 	Visible func(C, delta.Resource) bool
 }
 
@@ -29,16 +32,25 @@ type Type[C any] struct {
 type Config[C any] struct {
 	// Authenticate tells who calls, from the stream's context, before anything is read. Its error ends the stream.
 	Authenticate func(context.Context) (C, error)
-	Types        []Type[C]
+	// Admit says whether a caller may call itself by the node of its first request; nil admits all. Its error ends the
+	// stream before anything is sent, and its text stays here.
+	Admit func(C, *discovery.Node) error
+	// Types, of one graph, in the order in which changes of one wave are sent: what others refer to comes first. A
+	// subscriber that still has a response of an earlier type to answer, and more to hear of it, hears of later types
+	// after that.
+	Types []Type[C]
 	// AnswerTimeout is how long a subscriber may leave a response unread or unanswered before it is dropped. Default 60s.
 	AnswerTimeout time.Duration
-	Log           *slog.Logger
+	// Answered is told of each ACK and NACK and of each end, for whoever shows or waits for progress; it must not block.
+	// May be nil.
+	Answered func(Subscriber[C])
+	Log      *slog.Logger
 }
 
 // Server is the discovery service.
 type Server[C any] struct {
 	conf  Config[C]
-	types map[string]*served[C]
+	types []*served[C]
 	stop  []func()
 
 	mu   sync.Mutex // guards below
@@ -46,26 +58,20 @@ type Server[C any] struct {
 	seq  uint64
 }
 
-// served is a type with its index of aliases.
-type served[C any] struct {
-	Type[C]
-	aliases *collection.Index[string, delta.Resource]
-}
-
 // New makes a server that follows the given collections until Close.
 func New[C any](conf Config[C]) *Server[C] {
 	if conf.AnswerTimeout == 0 {
 		conf.AnswerTimeout = time.Minute
 	}
-	s := &Server[C]{conf: conf, types: map[string]*served[C]{}, subs: map[*subscriber[C]]struct{}{}}
-	for _, t := range conf.Types {
-		s.types[t.URL] = &served[C]{Type: t, aliases: collection.NewIndex(t.Resources, func(r delta.Resource) []string { return r.Aliases })}
+	s := &Server[C]{conf: conf, subs: map[*subscriber[C]]struct{}{}}
+	for i, t := range conf.Types {
+		s.types = append(s.types, &served[C]{Type: t, aliases: collection.NewIndex(t.Resources, func(r delta.Resource) []string { return r.Aliases })})
 		s.stop = append(s.stop, t.Resources.Watch(func(es []collection.Event[delta.Resource]) {
 			names := make([]string, len(es))
 			for i, e := range es {
 				names[i] = e.Key
 			}
-			s.changed(t.URL, names)
+			s.changed(i, names)
 		}))
 	}
 	return s
@@ -78,7 +84,7 @@ func (s *Server[C]) Close() {
 	}
 }
 
-// Register puts the service on a gRPC server.
+// Register puts the service on a gRPC server. Give that server Options.
 func (s *Server[C]) Register(g *grpc.Server) {
 	g.RegisterService(&grpc.ServiceDesc{
 		ServiceName: "envoy.service.discovery.v3.AggregatedDiscoveryService",
@@ -91,11 +97,11 @@ func (s *Server[C]) Register(g *grpc.Server) {
 }
 
 // changed runs inside a wave of the collections: it only notes names.
-func (s *Server[C]) changed(url string, names []string) {
+func (s *Server[C]) changed(typ int, names []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for sub := range s.subs {
-		sub.note(url, names)
+		sub.note(typ, names)
 	}
 }
 
@@ -111,34 +117,54 @@ func (s *Server[C]) serve(stream grpc.ServerStream) error {
 	sub.id = s.seq
 	s.subs[sub] = struct{}{}
 	s.mu.Unlock()
-	defer func() {
-		s.mu.Lock()
-		delete(s.subs, sub)
-		s.mu.Unlock()
-	}()
 	err = sub.run(stream)
-	if err != nil && !errors.Is(err, context.Canceled) {
+	s.mu.Lock()
+	delete(s.subs, sub)
+	s.mu.Unlock()
+	sub.report(false)
+	if err != nil && !errors.Is(err, context.Canceled) && status.Code(err) != codes.Canceled {
 		s.conf.Log.Warn("xds stream ended", "node", sub.nodeID(), "error", err)
 	}
 	return err
 }
 
-// Subscribers tells who is connected and how far each is, in order of arrival.
-func (s *Server[C]) Subscribers() []Subscriber[C] {
+func (s *Server[C]) all() []*subscriber[C] {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	all := make([]Subscriber[C], 0, len(s.subs))
+	all := make([]*subscriber[C], 0, len(s.subs))
 	for sub := range s.subs {
-		all = append(all, sub.snapshot())
+		all = append(all, sub)
 	}
-	sortByID(all)
+	slices.SortFunc(all, func(a, b *subscriber[C]) int { return cmp.Compare(a.id, b.id) })
 	return all
 }
 
-func (s *Server[C]) typ(url string) (*served[C], error) {
-	t, ok := s.types[url]
-	if !ok {
-		return nil, status.Error(codes.InvalidArgument, fmt.Sprintf("unknown resource type %q", url))
+// Subscribers tells who is connected and how far each is, in order of arrival.
+func (s *Server[C]) Subscribers() []Subscriber[C] {
+	subs := s.all()
+	out := make([]Subscriber[C], len(subs))
+	for i, sub := range subs {
+		out[i] = sub.snapshot()
 	}
-	return t, nil
+	return out
+}
+
+// Holders tells which subscribers have been sent a resource, in which version, and whether they accepted it.
+// It must not be called from a collection's functions or watchers.
+func (s *Server[C]) Holders(typeURL, name string) []Holder[C] {
+	i := s.index(typeURL)
+	if i < 0 {
+		return nil
+	}
+	var out []Holder[C]
+	for _, sub := range s.all() {
+		if h, ok := sub.holds(i, name); ok {
+			out = append(out, h)
+		}
+	}
+	return out
+}
+
+func (s *Server[C]) index(url string) int {
+	return slices.IndexFunc(s.types, func(t *served[C]) bool { return t.URL == url })
 }

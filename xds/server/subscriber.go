@@ -1,12 +1,9 @@
 package server
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"io"
-	"iter"
-	"slices"
 	"sync"
 	"time"
 
@@ -14,76 +11,55 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/ambit-mesh/ambit/collection"
 	"github.com/ambit-mesh/ambit/xds/delta"
 )
 
-// Subscriber is what is known of a connected client.
-type Subscriber[C any] struct {
-	ID        uint64
-	Caller    C
-	Node      string
-	Connected time.Time
-	// Types by URL.
-	Types map[string]delta.Status
-}
-
-func sortByID[C any](all []Subscriber[C]) {
-	slices.SortFunc(all, func(a, b Subscriber[C]) int { return cmp.Compare(a.ID, b.ID) })
-}
-
-// subscriber is one open stream. Only its own goroutine touches machines.
+// subscriber is one open stream. Lock order: mu, then a collection's graph, then inboxMu: the graph holds its lock
+// while it calls note.
 type subscriber[C any] struct {
-	s        *Server[C]
-	id       uint64
-	caller   C
-	since    time.Time
-	machines map[string]*delta.Server
-	sent     map[string]time.Time // of the last response, by type
-	wake     chan struct{}
+	s      *Server[C]
+	id     uint64
+	caller C
+	since  time.Time
+	wake   chan struct{}
 
-	mu     sync.Mutex                     // guards below
-	inbox  map[string]map[string]struct{} // type → names changed
-	node   string
-	status map[string]delta.Status
+	mu       sync.Mutex // guards below
+	machines []machine  // by type
+	node     string
+	admitted bool
+
+	inboxMu sync.Mutex            // guards below
+	inbox   []map[string]struct{} // names changed, by type
+}
+
+// machine is one type's; its Server is nil until the subscriber asks for the type.
+type machine struct {
+	*delta.Server
+	sent, answered time.Time
 }
 
 func newSubscriber[C any](s *Server[C], caller C) *subscriber[C] {
 	return &subscriber[C]{
-		s: s, caller: caller, since: time.Now(), machines: map[string]*delta.Server{}, sent: map[string]time.Time{},
-		wake: make(chan struct{}, 1), inbox: map[string]map[string]struct{}{}, status: map[string]delta.Status{},
+		s: s, caller: caller, since: time.Now(), machines: make([]machine, len(s.types)),
+		wake: make(chan struct{}, 1), inbox: make([]map[string]struct{}, len(s.types)),
 	}
 }
 
 // note coalesces changed names by type; it never blocks.
-func (b *subscriber[C]) note(url string, names []string) {
-	b.mu.Lock()
-	if b.inbox[url] == nil {
-		b.inbox[url] = map[string]struct{}{}
+func (b *subscriber[C]) note(typ int, names []string) {
+	b.inboxMu.Lock()
+	if b.inbox[typ] == nil {
+		b.inbox[typ] = map[string]struct{}{}
 	}
 	for _, n := range names {
-		b.inbox[url][n] = struct{}{}
+		b.inbox[typ][n] = struct{}{}
 	}
-	b.mu.Unlock()
+	b.inboxMu.Unlock()
 	select {
 	case b.wake <- struct{}{}:
 	default:
 	}
-}
-
-func (b *subscriber[C]) nodeID() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.node
-}
-
-func (b *subscriber[C]) snapshot() Subscriber[C] {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	types := make(map[string]delta.Status, len(b.status))
-	for url, st := range b.status {
-		types[url] = st
-	}
-	return Subscriber[C]{ID: b.id, Caller: b.caller, Node: b.node, Connected: b.since, Types: types}
 }
 
 // run serves the stream until it ends.
@@ -98,7 +74,7 @@ func (b *subscriber[C]) run(stream grpc.ServerStream) error {
 	for {
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
+			return status.FromContextError(ctx.Err()).Err()
 		case now := <-late.C:
 			if url := b.overdue(now); url != "" {
 				return status.Errorf(codes.DeadlineExceeded, "subscriber does not answer: %s", url)
@@ -136,35 +112,73 @@ func receive(ctx context.Context, stream grpc.ServerStream, to chan<- *delta.Req
 	}
 }
 
+// take hands a request to its machine.
 func (b *subscriber[C]) take(r *delta.Request) error {
-	if _, err := b.s.typ(r.GetTypeUrl()); err != nil {
+	if err := b.admit(r); err != nil {
 		return err
 	}
+	i := b.s.index(r.GetTypeUrl())
+	if i < 0 {
+		return status.Errorf(codes.InvalidArgument, "unknown resource type %q", r.GetTypeUrl())
+	}
 	b.mu.Lock()
-	if id := r.GetNode().GetId(); id != "" && b.node == "" {
-		b.node = id
+	m := &b.machines[i]
+	if m.Server == nil {
+		m.Server = delta.NewServer(r.GetTypeUrl())
+	}
+	waited := m.Status().Outstanding
+	err := m.Receive(r)
+	answered := waited && !m.Status().Outstanding
+	if answered {
+		m.answered = time.Now()
 	}
 	b.mu.Unlock()
-	m, ok := b.machines[r.GetTypeUrl()]
-	if !ok {
-		m = delta.NewServer(r.GetTypeUrl())
-		b.machines[r.GetTypeUrl()] = m
+	if err != nil {
+		return status.Error(codes.ResourceExhausted, err.Error())
 	}
-	if d := r.GetErrorDetail(); d != nil {
+	if d := r.GetErrorDetail(); d != nil && answered {
 		b.s.conf.Log.Warn("xds response refused", "node", b.nodeID(), "type", r.GetTypeUrl(), "error", d.GetMessage())
 	}
-	m.Receive(r)
+	if answered {
+		b.report(true)
+	}
+	return nil
+}
+
+// admit looks at who the first request says it is from; later ones cannot say otherwise.
+func (b *subscriber[C]) admit(r *delta.Request) error {
+	id := r.GetNode().GetId()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.admitted {
+		if id != "" && id != b.node {
+			return status.Error(codes.PermissionDenied, "a stream cannot change its node")
+		}
+		return nil
+	}
+	if b.s.conf.Admit != nil {
+		if err := b.s.conf.Admit(b.caller, r.GetNode()); err != nil {
+			b.s.conf.Log.Warn("xds node refused", "node", id, "caller", b.caller, "error", err)
+			return status.Error(codes.PermissionDenied, "not allowed to act as this node")
+		}
+	}
+	b.admitted, b.node = true, id
 	return nil
 }
 
 // collect moves noted names to their machines.
 func (b *subscriber[C]) collect() {
+	var inbox []map[string]struct{}
+	collection.Still(b.s.types[0].Resources, func() { // whole waves only: see Config.Types
+		b.inboxMu.Lock()
+		defer b.inboxMu.Unlock()
+		inbox, b.inbox = b.inbox, make([]map[string]struct{}, len(b.inbox))
+	})
 	b.mu.Lock()
-	inbox := b.inbox
-	b.inbox = map[string]map[string]struct{}{}
-	b.mu.Unlock()
-	for url, names := range inbox {
-		if m, ok := b.machines[url]; ok {
+	defer b.mu.Unlock()
+	for i, names := range inbox {
+		// A type not subscribed to is looked at as a whole once it is.
+		if m := b.machines[i]; m.Server != nil {
 			for n := range names {
 				m.Changed(n)
 			}
@@ -174,29 +188,45 @@ func (b *subscriber[C]) collect() {
 
 // overdue names a type whose last response has not been answered in time.
 func (b *subscriber[C]) overdue(now time.Time) string {
-	for url, m := range b.machines {
-		if st := m.Status(); st.Outstanding && now.Sub(b.sent[url]) > b.s.conf.AnswerTimeout {
-			return url
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for i, m := range b.machines {
+		if m.Server != nil && m.Status().Outstanding && now.Sub(m.sent) > b.s.conf.AnswerTimeout {
+			return b.s.types[i].URL
 		}
 	}
 	return ""
 }
 
-// send says what there is to say of every type. A subscriber that does not read or answer in time is dropped: at most
+// send says what there is to say, type by type. A subscriber that does not read or answer in time is dropped: at most
 // one response per type is under way, so a slow one costs bounded memory.
 func (b *subscriber[C]) send(stream grpc.ServerStream) error {
-	for url, m := range b.machines {
-		if resp := m.Next(view[C]{b.s.types[url], b.caller}); resp != nil {
+	for i := range b.machines {
+		resp, more := b.next(i)
+		if resp != nil {
 			if err := sendWithin(stream, resp, b.s.conf.AnswerTimeout); err != nil {
 				return err
 			}
-			b.sent[url] = time.Now()
+			b.mu.Lock()
+			b.machines[i].sent = time.Now()
+			b.mu.Unlock()
 		}
-		b.mu.Lock()
-		b.status[url] = m.Status()
-		b.mu.Unlock()
+		if more {
+			return nil
+		}
 	}
 	return nil
+}
+
+// next makes a type's response; more tells that the type has more to say after an answer that has not come.
+func (b *subscriber[C]) next(typ int) (resp *delta.Response, more bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	m := b.machines[typ]
+	if m.Server == nil {
+		return nil, false
+	}
+	return m.Next(view[C]{b.s.types[typ], b.caller}), m.Pending()
 }
 
 func sendWithin(stream grpc.ServerStream, resp *delta.Response, limit time.Duration) error {
@@ -211,37 +241,3 @@ func sendWithin(stream grpc.ServerStream, resp *delta.Response, limit time.Durat
 		return status.Error(codes.DeadlineExceeded, "subscriber does not read")
 	}
 }
-
-// view shows a type to one caller.
-type view[C any] struct {
-	t      *served[C]
-	caller C
-}
-
-// Names implements delta.View.
-func (v view[C]) Names() iter.Seq[string] {
-	return func(yield func(string) bool) {
-		for name := range v.t.Resources.All() {
-			if !yield(name) {
-				return
-			}
-		}
-	}
-}
-
-// Lookup implements delta.View. Of several resources that share an alias, the one whose name sorts first is meant.
-func (v view[C]) Lookup(name string) (delta.Resource, bool) {
-	if r, ok := v.t.Resources.Get(name); ok && v.sees(r) {
-		return r, true
-	}
-	var found delta.Resource
-	ok := false
-	for _, r := range v.t.aliases.Lookup(name) {
-		if v.sees(r) && (!ok || r.Name < found.Name) {
-			found, ok = r, true
-		}
-	}
-	return found, ok
-}
-
-func (v view[C]) sees(r delta.Resource) bool { return v.t.Visible == nil || v.t.Visible(v.caller, r) }

@@ -1,0 +1,36 @@
+package delta
+
+import "strconv"
+
+// Status tells how far a subscriber is.
+type Status struct {
+	// Sent and Acked are nonces, "" for none; they are equal when the subscriber has taken everything in.
+	Sent, Acked string
+	// Nack is why the subscriber last refused a response; "" once it has nothing that it refused.
+	Nack string
+	// Outstanding tells that a response waits for its answer.
+	Outstanding bool
+	// Held is how many resources it has.
+	Held int
+}
+
+// Status reports how far the subscriber is.
+func (s *Server) Status() Status {
+	return Status{Sent: nonce(s.nonce), Acked: nonce(s.acked), Nack: s.nack, Outstanding: s.awaiting, Held: len(s.held)}
+}
+
+func nonce(n uint64) string {
+	if n == 0 {
+		return ""
+	}
+	return strconv.FormatUint(n, 10)
+}
+
+// Holding tells which version of a resource the subscriber was last sent, "" for none, and whether it accepted it.
+func (s *Server) Holding(name string) (version string, accepted bool) {
+	h, ok := s.held[name]
+	if !ok {
+		return "", false
+	}
+	return h.version, !h.refused && !(s.awaiting && h.nonce == s.nonce && h.nonce > 0)
+}

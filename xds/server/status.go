@@ -1,0 +1,77 @@
+package server
+
+import (
+	"time"
+
+	"github.com/ambit-mesh/ambit/xds/delta"
+)
+
+// Subscriber is what is known of a client.
+type Subscriber[C any] struct {
+	ID        uint64
+	Caller    C
+	Node      string // its id, as it calls itself
+	Connected time.Time
+	// Open is false in the last report of a stream that has ended.
+	Open bool
+	// Types by URL: those that it has subscribed to.
+	Types map[string]Progress
+}
+
+// Progress is how far a subscriber is with one type.
+type Progress struct {
+	delta.Status
+	// SentAt and AnsweredAt are when the last response left and when the last answer came; zero for never.
+	SentAt, AnsweredAt time.Time
+}
+
+// Holder is a subscriber that has been sent a resource.
+type Holder[C any] struct {
+	Caller  C
+	Node    string
+	Version string
+	// Accepted tells whether it has acknowledged this version; Nack is its reason if it refused something.
+	Accepted bool
+	Nack     string
+}
+
+func (b *subscriber[C]) nodeID() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.node
+}
+
+func (b *subscriber[C]) snapshot() Subscriber[C] {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	types := make(map[string]Progress, len(b.machines))
+	for i, m := range b.machines {
+		if m.Server != nil {
+			types[b.s.types[i].URL] = Progress{Status: m.Status(), SentAt: m.sent, AnsweredAt: m.answered}
+		}
+	}
+	return Subscriber[C]{ID: b.id, Caller: b.caller, Node: b.node, Connected: b.since, Open: true, Types: types}
+}
+
+func (b *subscriber[C]) holds(typ int, name string) (Holder[C], bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	m := &b.machines[typ]
+	if m.Server == nil {
+		return Holder[C]{}, false
+	}
+	version, accepted := m.Holding(name)
+	if version == "" {
+		return Holder[C]{}, false
+	}
+	return Holder[C]{Caller: b.caller, Node: b.node, Version: version, Accepted: accepted, Nack: m.Status().Nack}, true
+}
+
+// report tells whoever wants to know how far this subscriber is.
+func (b *subscriber[C]) report(open bool) {
+	if b.s.conf.Answered != nil {
+		now := b.snapshot()
+		now.Open = open
+		b.s.conf.Answered(now)
+	}
+}
