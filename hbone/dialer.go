@@ -126,13 +126,14 @@ func (c *carrier) discardLocked(s *Stream) {
 // whyLocked tells a connection that never stood from one that was lost. In TLS 1.3 the server judges our certificate
 // when our side of the handshake is over, so its refusal comes as the first thing that is read.
 func (c *carrier) whyLocked(hop Hop, err error) error {
-	if c.err == nil || c.eng.Settled() {
+	lost, ok := errors.AsType[*lostError](err)
+	if !ok || c.eng.Settled() {
 		return err
 	}
-	if op, ok := errors.AsType[*net.OpError](c.err); ok && op.Op == "remote error" {
-		return &TLSError{hop, c.err}
+	if op, ok := errors.AsType[*net.OpError](lost.err); ok && op.Op == "remote error" {
+		return &TLSError{hop, lost.err}
 	}
-	return &HandshakeError{hop, c.err}
+	return &HandshakeError{hop, lost.err}
 }
 
 // connect makes a connection to a hop.

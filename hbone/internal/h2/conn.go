@@ -274,7 +274,7 @@ func (c *Conn) payload(f *frame, p []byte) (int, *Error) {
 		}
 		return n, nil
 	}
-	n := min(len(p), f.left-f.pad)
+	n := min(len(p), max(0, f.left-f.pad)) // less than nothing: within the padding
 	if n == 0 {
 		return min(len(p), f.left), nil // padding
 	}
