@@ -69,7 +69,7 @@ func (b *subscriber[C]) run(stream grpc.ServerStream) error {
 	go func() { // ends with the stream, which gRPC ends when run returns
 		ended <- receive(ctx, stream, requests)
 	}()
-	late := time.NewTicker(b.s.conf.AnswerTimeout / 4)
+	late := time.NewTicker(b.s.conf.AnswerTimeout / overdueChecks)
 	defer late.Stop()
 	for {
 		select {
@@ -186,12 +186,15 @@ func (b *subscriber[C]) collect() {
 	}
 }
 
+// overdueChecks is how often, within the time to answer, it is looked at: one of them early at most.
+const overdueChecks = 12
+
 // overdue names a type whose last response has not been answered in time.
 func (b *subscriber[C]) overdue(now time.Time) string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for i, m := range b.machines {
-		if m.Server != nil && m.Status().Outstanding && now.Sub(m.sent) > b.s.conf.AnswerTimeout {
+		if m.Server != nil && m.Status().Outstanding && now.Sub(m.sent) > b.s.conf.AnswerTimeout*(overdueChecks-1)/overdueChecks {
 			return b.s.types[i].URL
 		}
 	}
