@@ -13,9 +13,6 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/keepalive"
-	"google.golang.org/grpc/metadata"
 
 	"github.com/ambit-mesh/ambit/api/discovery"
 	"github.com/ambit-mesh/ambit/xds/delta"
@@ -82,9 +79,18 @@ func (c *Client) Synced(typeURL string) <-chan struct{} { return c.states[typeUR
 
 // Subscribe asks for resources of an on-demand type by name or alias.
 func (c *Client) Subscribe(typeURL string, names ...string) {
+	c.change(typeURL, func(m *delta.Client) { m.Subscribe(names...) })
+}
+
+// Unsubscribe takes Subscribe back. What was received stays until the server says that it is gone.
+func (c *Client) Unsubscribe(typeURL string, names ...string) {
+	c.change(typeURL, func(m *delta.Client) { m.Unsubscribe(names...) })
+}
+
+func (c *Client) change(typeURL string, f func(*delta.Client)) {
 	st := c.states[typeURL]
 	st.mu.Lock()
-	st.machine.Subscribe(names...)
+	f(st.machine)
 	st.mu.Unlock()
 	select {
 	case c.wake <- struct{}{}:
@@ -101,11 +107,12 @@ func (c *Client) Run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		if healthy {
+		// A server that answers and then fails at once must not be asked a hundred times a second.
+		if healthy && time.Since(began) > backoff {
 			backoff = backoffMin
 		}
 		if c.conf.Ended != nil {
-			c.conf.Ended(reason(err))
+			c.conf.Ended(reason(healthy, err))
 		}
 		c.conf.Log.Warn("xds stream ended, will retry", "server", c.conf.Address, "error", err, "after", time.Since(began).Round(time.Millisecond), "retry", backoff)
 		t := time.NewTimer(backoff/2 + rand.N(backoff/2+1))
@@ -119,11 +126,14 @@ func (c *Client) Run(ctx context.Context) error {
 	}
 }
 
-// reason sorts a stream's end for metrics, in Istio's words.
-func reason(err error) string {
+// reason sorts a stream's end for metrics: connection_error before the first response, complete when the server ended
+// it in order, else error.
+func reason(healthy bool, err error) string {
 	switch {
 	case err == nil, errors.Is(err, io.EOF):
 		return "complete"
+	case !healthy:
+		return "connection_error"
 	default:
 		return "error"
 	}
@@ -161,9 +171,10 @@ func (c *Client) stream(ctx context.Context) (healthy bool, err error) {
 	first := true
 	for {
 		if err := c.say(s, &first); err != nil {
-			// The server's reason comes with the receiving side.
-			cancelled := <-ended
-			return healthy, errors.Join(err, cancelled)
+			if errors.Is(err, io.EOF) { // the stream has ended: the reason comes with the receiving side
+				err = reasonOf(ctx, responses, ended)
+			}
+			return healthy, err
 		}
 		select {
 		case <-ctx.Done():
@@ -176,6 +187,19 @@ func (c *Client) stream(ctx context.Context) (healthy bool, err error) {
 			if err := c.take(r); err != nil {
 				return healthy, err
 			}
+		}
+	}
+}
+
+// reasonOf waits for the end of a stream that takes no more requests; what it still brings is brought again by the next.
+func reasonOf(ctx context.Context, responses <-chan *delta.Response, ended <-chan error) error {
+	for {
+		select {
+		case <-responses:
+		case err := <-ended:
+			return err
+		case <-ctx.Done():
+			return ctx.Err()
 		}
 	}
 }
@@ -243,43 +267,4 @@ func (c *Client) take(r *delta.Response) error {
 	st.mu.Unlock()
 	st.once.Do(func() { close(st.synced) })
 	return nil
-}
-
-func (c *Client) dial() (*grpc.ClientConn, error) {
-	conf, err := c.conf.TLS()
-	if err != nil {
-		return nil, fmt.Errorf("tls for %s: %w", c.conf.Address, err)
-	}
-	return grpc.NewClient(c.conf.Address, append(DialOptions(conf), c.conf.DialOptions...)...)
-}
-
-// DialOptions are how a proxy talks to the control plane: over TLS, small buffers, dead connections found in 40 s.
-func DialOptions(conf *tls.Config) []grpc.DialOption {
-	return []grpc.DialOption{
-		grpc.WithTransportCredentials(credentials.NewTLS(conf)),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)),
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
-		grpc.WithReadBufferSize(4 << 10), grpc.WithWriteBufferSize(4 << 10), grpc.WithSharedWriteBuffer(true),
-		grpc.WithDisableServiceConfig(), grpc.WithNoProxy(),
-	}
-}
-
-// introduce adds our credentials to a call.
-func (c *Client) introduce(ctx context.Context) (context.Context, error) {
-	return Credentials(ctx, c.conf.Token, c.conf.ClusterID)
-}
-
-// Credentials adds the bearer token and the cluster to a call's metadata.
-func Credentials(ctx context.Context, token func() (string, error), clusterID string) (context.Context, error) {
-	if token != nil {
-		t, err := token()
-		if err != nil {
-			return nil, fmt.Errorf("token: %w", err)
-		}
-		ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+t)
-	}
-	if clusterID != "" {
-		ctx = metadata.AppendToOutgoingContext(ctx, "clusterid", clusterID)
-	}
-	return ctx, nil
 }

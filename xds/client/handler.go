@@ -3,6 +3,7 @@ package client
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"google.golang.org/protobuf/proto"
 
@@ -24,7 +25,8 @@ type Item[T any] struct {
 }
 
 // Handle makes a handler of decoded messages. apply gets one response's changes as a batch, in order of arrival; an
-// error refuses them (NACK) with its text. A resource that does not decode is refused alone, the others are applied.
+// error refuses them (NACK) with its text, or only some of them if Refuse made it. A resource that does not decode is
+// refused alone, the others are applied.
 func Handle[T any, P interface {
 	*T
 	proto.Message
@@ -49,10 +51,46 @@ func Handle[T any, P interface {
 		}
 		if err := apply(items, removes); err != nil {
 			bad = append(bad, err)
-			for _, i := range items {
-				refused = append(refused, i.Name)
+			if some := (*refusal)(nil); errors.As(err, &some) {
+				refused = append(refused, some.names...)
+			} else {
+				for _, i := range items {
+					refused = append(refused, i.Name)
+				}
 			}
 		}
-		return refused, errors.Join(bad...)
+		return refused, oneLine(bad)
 	}}
+}
+
+// Refuse makes the error of a handler that has taken everything but the named resources.
+func Refuse(why error, names ...string) error { return &refusal{why, names} }
+
+type refusal struct {
+	error
+	names []string
+}
+
+func (r *refusal) Unwrap() error { return r.error }
+
+// maxReason bounds what we send back of resources that we refuse.
+const maxReason = 4 << 10
+
+func oneLine(errs []error) error {
+	if len(errs) == 0 {
+		return nil
+	}
+	var b strings.Builder
+	for i, err := range errs {
+		if b.Len() > maxReason {
+			fmt.Fprintf(&b, "; and %d more", len(errs)-i)
+			break
+		}
+		if i > 0 {
+			b.WriteString("; ")
+		}
+		text := err.Error()
+		b.WriteString(strings.ToValidUTF8(text[:min(len(text), maxReason)], "?")) // protobuf strings are UTF-8
+	}
+	return errors.New(b.String())
 }
