@@ -42,10 +42,7 @@ type Refusal struct {
 
 type id struct{ resource, key string }
 
-type content struct {
-	sum     [sha256.Size]byte
-	objects map[id]entry
-}
+type content struct{ objects map[id]entry }
 
 type entry struct {
 	sum    [sha256.Size]byte // of what the object says

@@ -27,36 +27,31 @@ func (s *Source) update(names []string) {
 	slices.Sort(names)
 	names = slices.Compact(names)
 
-	// What is gone makes way first, so that an object may move from one file to another in one batch.
 	found := map[string]*content{}
 	for _, name := range names {
 		if !isObjectFile(name) {
 			continue
 		}
-		data, err := s.read(name)
-		if err != nil {
+		c, err := s.load(name)
+		switch {
+		case err != nil:
 			s.refuseLocked(Refusal{File: name, Err: err})
-			continue
-		}
-		if data == nil {
-			s.replaceLocked(&w, name, nil)
+		case c == nil: // gone
+			s.replaceLocked(&w, name, &content{})
 			delete(s.refused, name)
-			continue
-		}
-		c, err := s.parse(name, data)
-		if err != nil {
-			s.refuseLocked(Refusal{File: name, Err: err})
-			continue
-		}
-		found[name] = c
-		for gone := range s.vanishedLocked(name, c) {
-			s.dropLocked(&w, name, gone)
+		default:
+			found[name] = c
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(found)) {
-		s.admitLocked(&w, name, found[name])
+	// Files that were refused for what others said are looked at again.
+	for name, r := range s.refused {
+		if _, now := found[name]; r.duplicate && !now {
+			if c, err := s.load(name); err == nil && c != nil { // if not, its own event will tell
+				found[name] = c
+			}
+		}
 	}
-	s.retryLocked(&w)
+	s.admitLocked(&w, found)
 	var put []kinds.Object
 	var drop []source.Ref
 	for _, o := range w.put {
@@ -72,13 +67,22 @@ func (s *Source) update(names []string) {
 	}
 }
 
-// parse reads and checks a file.
+// load reads and checks a file; nil when it is gone.
+func (s *Source) load(name string) (*content, error) {
+	data, err := s.read(name)
+	if err != nil || data == nil {
+		return nil, err
+	}
+	return s.parse(name, data)
+}
+
+// parse checks the bytes of a file.
 func (s *Source) parse(name string, data []byte) (*content, error) {
 	found, err := kinds.Decode(name, data)
 	if err != nil {
 		return nil, err
 	}
-	c := &content{sum: sha256.Sum256(data), objects: make(map[id]entry, len(found))}
+	c := &content{objects: make(map[id]entry, len(found))}
 	var problems kinds.Problems
 	for _, l := range found {
 		k := kinds.Of(l.Object)
@@ -111,29 +115,34 @@ func (s *Source) parse(name string, data []byte) (*content, error) {
 	return c, nil
 }
 
-// vanishedLocked are the objects of a file that its new content no longer has.
-func (s *Source) vanishedLocked(name string, c *content) map[id]entry {
-	out := map[id]entry{}
-	if old := s.files[name]; old != nil {
-		for i, e := range old.objects {
-			if _, still := c.objects[i]; !still {
-				out[i] = e
+// admitLocked puts files in force. One that says an object of another file waits until that one has let go of it, so
+// that an object may move between files in one batch, and is refused in the end.
+func (s *Source) admitLocked(w *wave, found map[string]*content) {
+	for {
+		progress := false
+		for _, name := range slices.Sorted(maps.Keys(found)) {
+			if len(s.conflictsLocked(name, found[name])) > 0 {
+				continue
 			}
+			if _, was := s.refused[name]; was {
+				s.log.Info("file is good again", "file", name)
+				delete(s.refused, name)
+			}
+			s.replaceLocked(w, name, found[name])
+			delete(found, name)
+			progress = true
+		}
+		if !progress {
+			break
 		}
 	}
-	return out
+	for _, name := range slices.Sorted(maps.Keys(found)) {
+		s.refuseLocked(Refusal{File: name, Err: s.conflictsLocked(name, found[name]), duplicate: true})
+	}
 }
 
-func (s *Source) dropLocked(w *wave, name string, i id) {
-	old := s.files[name]
-	w.drop[i] = old.objects[i].ref
-	delete(w.put, i)
-	delete(old.objects, i)
-	delete(s.owners, i)
-}
-
-// admitLocked puts a file's content in force, unless another file already says one of its objects.
-func (s *Source) admitLocked(w *wave, name string, c *content) {
+// conflictsLocked are the objects of a file that another file has in force.
+func (s *Source) conflictsLocked(name string, c *content) kinds.Problems {
 	var problems kinds.Problems
 	for i, e := range c.objects {
 		if other, taken := s.owners[i]; taken && other != name {
@@ -143,34 +152,28 @@ func (s *Source) admitLocked(w *wave, name string, c *content) {
 			})
 		}
 	}
-	if len(problems) > 0 {
-		slices.SortFunc(problems, func(a, b kinds.Problem) int { return a.Line - b.Line })
-		s.refuseLocked(Refusal{File: name, Err: problems, duplicate: true})
-		return
-	}
-	if _, was := s.refused[name]; was {
-		s.log.Info("file is good again", "file", name)
-		delete(s.refused, name)
-	}
-	s.replaceLocked(w, name, c)
+	slices.SortFunc(problems, func(a, b kinds.Problem) int { return a.Line - b.Line })
+	return problems
 }
 
-// replaceLocked exchanges what a file says. nil takes all of it away.
+// replaceLocked exchanges what a file says.
 func (s *Source) replaceLocked(w *wave, name string, c *content) {
-	if c == nil {
-		c = &content{}
-	}
-	for i := range s.vanishedLocked(name, c) {
-		s.dropLocked(w, name, i)
-	}
 	old := s.files[name]
+	if old == nil {
+		old = &content{}
+	}
+	for i, e := range old.objects {
+		if _, still := c.objects[i]; !still {
+			w.drop[i] = e.ref
+			delete(w.put, i)
+			delete(s.owners, i)
+		}
+	}
 	for i, e := range c.objects {
-		if old != nil {
-			if was, ok := old.objects[i]; ok && was.sum == e.sum {
-				e.object = was.object // the same pointer tells that nothing changed
-				c.objects[i] = e
-				continue
-			}
+		if was, ok := old.objects[i]; ok && was.sum == e.sum {
+			e.object = was.object // the same pointer tells that nothing changed
+			c.objects[i] = e
+			continue
 		}
 		s.owners[i] = name
 		if e.object != nil {
@@ -189,20 +192,4 @@ func (s *Source) refuseLocked(r Refusal) {
 		s.log.Error("file refused, what it said before stays in force", "file", r.File, "why", r.Err.Error())
 	}
 	s.refused[r.File] = r
-}
-
-// retryLocked looks again at files that were refused for what others said.
-func (s *Source) retryLocked(w *wave) {
-	for _, name := range slices.Sorted(maps.Keys(s.refused)) {
-		if !s.refused[name].duplicate {
-			continue
-		}
-		data, err := s.read(name)
-		if err != nil || data == nil {
-			continue // its own event will tell
-		}
-		if c, err := s.parse(name, data); err == nil {
-			s.admitLocked(w, name, c)
-		}
-	}
 }
