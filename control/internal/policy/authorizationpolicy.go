@@ -82,7 +82,7 @@ func finish(p *securityv1.AuthorizationPolicy, wire *authorization.Authorization
 				what = "without them nothing is left of this DENY policy: it has no effect."
 			}
 		}
-		r.Reason, r.Why = Unsupported, fmt.Sprintf("ztunnel does not support HTTP attributes (found: %s); %s Use a waypoint to enforce them",
+		r.Reason, r.Why = Unsupported, fmt.Sprintf("ztunnel does not support HTTP attributes (found: %s): %s Use a waypoint to enforce them",
 			strings.Join(slices.Compact(http), ", "), what)
 	case complaint != "":
 		r.Reason, r.Why = Invalid, complaint

@@ -2,9 +2,11 @@ package policy
 
 import (
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
+	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/emptypb"
 	securityv1beta1 "istio.io/api/security/v1beta1"
 
@@ -13,22 +15,15 @@ import (
 
 // operation converts the layer-4 part of a `to`; kept counts the fields that have values there.
 func (c *conversion) operation(o *securityv1beta1.Operation) (m *authorization.Match, kept int) {
-	c.seven("hosts", o.GetHosts())
-	c.seven("notHosts", o.GetNotHosts())
-	c.seven("methods", o.GetMethods())
-	c.seven("notMethods", o.GetNotMethods())
-	c.seven("paths", o.GetPaths())
-	c.seven("notPaths", o.GetNotPaths())
+	c.unseen(o.ProtoReflect(), "ports", "notPorts")
 	m = &authorization.Match{DestinationPorts: c.ports(o.GetPorts()), NotDestinationPorts: c.ports(o.GetNotPorts())}
 	return m, len(o.GetPorts()) + len(o.GetNotPorts())
 }
 
 // source converts the layer-4 part of a `from`.
 func (c *conversion) source(s *securityv1beta1.Source) (m *authorization.Match, kept int) {
-	c.seven("remoteIpBlocks", s.GetRemoteIpBlocks())
-	c.seven("notRemoteIpBlocks", s.GetNotRemoteIpBlocks())
-	c.seven("requestPrincipals", s.GetRequestPrincipals())
-	c.seven("notRequestPrincipals", s.GetNotRequestPrincipals())
+	c.unseen(s.ProtoReflect(), "ipBlocks", "notIpBlocks", "namespaces", "notNamespaces", "serviceAccounts", "notServiceAccounts",
+		"principals", "notPrincipals")
 	m = &authorization.Match{
 		SourceIps: c.blocks(s.GetIpBlocks()), NotSourceIps: c.blocks(s.GetNotIpBlocks()),
 		Namespaces: words(s.GetNamespaces()), NotNamespaces: words(s.GetNotNamespaces()),
@@ -60,10 +55,17 @@ func (c *conversion) condition(w *securityv1beta1.Condition) (m *authorization.M
 	return m, kept
 }
 
-func (c *conversion) seven(name string, values []string) {
-	if len(values) > 0 {
-		c.http = append(c.http, name)
+// unseen notes every field that is set and that layer 4 cannot see. What a later version of the API adds is among them.
+func (c *conversion) unseen(m protoreflect.Message, seen ...string) {
+	if !m.IsValid() {
+		return
 	}
+	m.Range(func(f protoreflect.FieldDescriptor, _ protoreflect.Value) bool {
+		if !slices.Contains(seen, f.JSONName()) {
+			c.http = append(c.http, f.JSONName())
+		}
+		return true
+	})
 }
 
 func (c *conversion) ports(values []string) []uint32 {

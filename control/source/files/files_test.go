@@ -163,8 +163,8 @@ func TestAnObjectHasOneFile(t *testing.T) {
 }
 
 func TestMeaningIsChecked(t *testing.T) {
-	r := start(t, map[string]string{"vs.yaml": "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: v}\nspec:\n  http:\n  - route: [{destination: {host: a}}]\n"})
-	r.refused(map[string]string{"vs.yaml": "VirtualService has no hosts"})
+	r := start(t, map[string]string{"vs.yaml": "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: v}\nspec:\n  gateways: [g]\n  http:\n  - route: [{destination: {host: a}}]\n"})
+	r.refused(map[string]string{"vs.yaml": "vs.yaml:5: spec: VirtualService has no hosts; say in spec.hosts"})
 }
 
 func TestWhatIsWrittenIsReadByItsOwnerOnly(t *testing.T) {

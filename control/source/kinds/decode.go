@@ -36,6 +36,7 @@ func (l Located) Problems() Problems {
 			ps[i].Line = l.tree.at(ps[i].Path).line
 		}
 	}
+	slices.SortStableFunc(ps, func(a, b Problem) int { return a.Line - b.Line })
 	return ps
 }
 
