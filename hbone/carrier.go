@@ -39,7 +39,8 @@ type carrier struct {
 	streams map[uint32]*Stream
 	spare   []byte
 	writing bool
-	ending  bool  // close when all is written
+	ending  bool  // say goodbye when all is written
+	said    bool  // we did
 	err     error // why it is over
 	pending int   // streams promised to dials
 	active  int   // handlers at work
@@ -80,6 +81,7 @@ func (c *carrier) readLoop() error {
 		n, err := c.tls.Read(b.b)
 		if n > 0 {
 			if err := c.feed(b, n); err != nil {
+				c.hearOut()
 				return err
 			}
 			if !b.alone() {
@@ -127,13 +129,20 @@ func (c *carrier) feed(b *buffer, n int) error {
 // refuseLocked lets the writer say why the connection ends, for as long as a second.
 func (c *carrier) refuseLocked(err error) {
 	c.failStreamsLocked(err)
-	c.ending = true
-	c.kick.Broadcast()
-	if c.tls.SetWriteDeadline(time.Now().Add(time.Second)) != nil {
+	if c.tls.SetWriteDeadline(time.Now().Add(farewellTimeout)) != nil {
 		return
 	}
-	for c.err == nil && (c.writing || c.eng.Out() > 0) {
+	c.endLocked()
+	for c.err == nil && !c.said {
 		c.room.Wait()
+	}
+}
+
+// hearOut throws away what the peer still sends. Closing a socket with input unread would destroy what the peer has
+// not read yet.
+func (c *carrier) hearOut() {
+	if c.wire.SetReadDeadline(time.Now().Add(farewellTimeout)) == nil {
+		_, _ = io.Copy(io.Discard, c.wire.Conn) // it ends by the peer's end, or the deadline
 	}
 }
 
@@ -181,18 +190,28 @@ func (c *carrier) writeLoop() {
 	c.mu.Lock()
 	for c.err == nil {
 		switch {
-		case !c.writing && c.eng.Out() > 0:
+		case !c.writing && c.eng.Out() > 0 && !c.said:
 			c.flushLocked()
-		case !c.writing && c.ending:
-			c.mu.Unlock()
-			err := c.tls.Close()
-			c.mu.Lock()
-			c.failLocked(errors.Join(net.ErrClosed, err))
+		case !c.writing && c.ending && !c.said:
+			c.sayGoodbyeLocked()
 		default:
 			c.kick.Wait()
 		}
 	}
 	c.mu.Unlock()
+}
+
+// sayGoodbyeLocked ends our direction of the connection. The reader hears the peer's end.
+func (c *carrier) sayGoodbyeLocked() {
+	c.writing = true
+	c.mu.Unlock()
+	err := errors.Join(c.tls.CloseWrite(), closeWrite(c.wire.Conn), c.wire.SetReadDeadline(time.Now().Add(goodbyeTimeout)))
+	c.mu.Lock()
+	c.said = true // writing stays true: nothing may follow
+	c.room.Broadcast()
+	if err != nil {
+		c.failLocked(err)
+	}
 }
 
 // flushLocked writes what waits. The lock is free meanwhile.

@@ -85,6 +85,9 @@ func (c *carrier) open(ctx context.Context, hop Hop, authority string, fields []
 		return nil, c.whyLocked(hop, &lostError{c.err})
 	}
 	id, err := c.eng.Open(authority, fields)
+	if broken, ok := errors.AsType[*h2.Error](err); ok {
+		return nil, c.whyLocked(hop, &lostError{broken})
+	}
 	if err != nil {
 		return nil, err
 	}

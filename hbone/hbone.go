@@ -56,6 +56,8 @@ const (
 	idleTimeout      = 5 * time.Minute
 	lingerTimeout    = time.Minute // how long a closed stream waits for the peer's end
 	defaultGrace     = 20 * time.Second
+	goodbyeTimeout   = 5 * time.Second // until the peer of an ended connection has ended too
+	farewellTimeout  = time.Second     // for a peer that broke a rule, to hear which
 )
 
 func engineConfig(server bool, streams int) h2.Config {

@@ -134,7 +134,7 @@ func splice(dst, src net.Conn, n *atomic.Int64) error {
 // copyTo writes what arrives to dst. The peer may send more when dst has taken it.
 func (s *Stream) copyTo(dst io.Writer, n *atomic.Int64) error {
 	var chunks []chunk
-	var pieces net.Buffers
+	var pieces, rest net.Buffers
 	for {
 		var err error
 		chunks, err = s.take(chunks)
@@ -148,7 +148,7 @@ func (s *Stream) copyTo(dst io.Writer, n *atomic.Int64) error {
 		for i := range chunks {
 			all = append(all, chunks[i].p)
 		}
-		rest := all // WriteTo eats its receiver
+		rest = all // WriteTo eats its receiver
 		m, err := rest.WriteTo(dst)
 		n.Add(m)
 		total := 0

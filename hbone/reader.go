@@ -11,7 +11,8 @@ import (
 // read, so that an idle connection owns none.
 type reader struct {
 	conn net.Conn
-	raw  syscall.RawConn // nil: not a socket
+	raw  syscall.RawConn    // nil: not a socket
+	once func(uintptr) bool // try, bound once
 	pool *sync.Pool
 
 	// of the read under way
@@ -23,6 +24,7 @@ type reader struct {
 
 func newReader(conn net.Conn, pool *sync.Pool) *reader {
 	r := &reader{conn: conn, pool: pool}
+	r.once = r.try
 	if sc, ok := conn.(*net.TCPConn); ok {
 		if raw, err := sc.SyscallConn(); err == nil {
 			r.raw = raw
@@ -39,7 +41,7 @@ func (r *reader) read(room int) (b *buffer, n int, err error) {
 		return b, n, err
 	}
 	r.room, r.b, r.n, r.err = room, nil, 0, nil
-	if err := r.raw.Read(r.try); err != nil {
+	if err := r.raw.Read(r.once); err != nil {
 		return nil, 0, err
 	}
 	b, r.b = r.b, nil

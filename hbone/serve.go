@@ -20,7 +20,8 @@ import (
 type Server struct {
 	// TLS is made by mtls.Server.
 	TLS *tls.Config
-	// Handler is called for each tunnel, in a goroutine of its own. Its context ends when the tunnel breaks. The
+	// Handler is called for each tunnel, in a goroutine of its own. Its context ends when the tunnel
+	// breaks, with the reason as its cause. The
 	// tunnel ends when it returns.
 	Handler func(context.Context, Tunnel)
 	// Grace is how long tunnels may finish after the end of Serve's context. Default 20s.
@@ -90,10 +91,12 @@ func (s *Server) accept(ctx, work context.Context, l net.Listener, wg *sync.Wait
 			return fmt.Errorf("accept tunnels: %w", err)
 		}
 		s.Log.Warn("accept a connection", "addr", l.Addr(), "error", err) // out of files, or the like: it passes
+		pause := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
+			pause.Stop()
 			return nil
-		case <-time.After(wait):
+		case <-pause.C:
 			wait = min(2*wait, time.Second)
 		}
 	}
@@ -169,10 +172,10 @@ func (c *carrier) requestLocked(e *h2.Event) {
 		s.abortLocked(h2.RefusedStream, "too many requests at work")
 	default:
 		c.active++
-		ctx, cancel := context.WithCancel(c.base)
+		ctx, cancel := context.WithCancelCause(c.base)
 		s.cancel = cancel
 		c.handlers.Go(func() {
-			defer cancel()
+			defer cancel(nil)
 			c.server.Handler(ctx, t)
 			t.done()
 		})

@@ -30,7 +30,7 @@ type Stream struct {
 	closed            bool  // Close was called
 	closedAt          time.Time
 	readBy, writeBy   deadline
-	cancel            context.CancelFunc // of the handler's context
+	cancel            context.CancelCauseFunc // of the handler's context
 }
 
 // chunk is received data, in memory that it holds.
@@ -107,7 +107,7 @@ func (s *Stream) failLocked(err error) {
 		s.dropLocked()
 	}
 	if s.cancel != nil {
-		s.cancel()
+		s.cancel(err)
 	}
 	s.canRead.Broadcast()
 	s.canWrite.Broadcast()
