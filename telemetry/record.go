@@ -44,7 +44,7 @@ type Record struct {
 	ID        string // 32 hexadecimal digits: the trace it belongs to
 	Direction Direction
 	Src, Dst  Party
-	// Hop is where the tunnel of the connection goes; invalid without a tunnel.
+	// Hop is where the tunnel of the connection ends, port 15008; invalid without a tunnel.
 	Hop     netip.AddrPort
 	Service Service
 	// Mutual says that the connection travels in mutual TLS.
@@ -171,9 +171,13 @@ func (r *Record) attrs() []slog.Attr {
 		text("src.identity", r.Src.Identity.String())
 		text("src.cluster", r.Src.Cluster)
 	}
-	addr("dst.addr", r.Dst.Addr)
+	if r.Hop.IsValid() && !r.Early {
+		addr("dst.addr", r.Hop)
+		addr("dst.hbone_addr", r.Dst.Addr)
+	} else {
+		addr("dst.addr", r.Dst.Addr)
+	}
 	if !r.Early {
-		addr("dst.hbone_addr", r.Hop)
 		text("dst.service", r.Service.Host)
 		text("dst.workload", r.Dst.Name)
 		text("dst.namespace", r.Dst.Namespace)
@@ -182,7 +186,11 @@ func (r *Record) attrs() []slog.Attr {
 	}
 	text("direction", r.Direction.String())
 	if !r.Early {
-		out = append(out, slog.Uint64("bytes_sent", r.Sent), slog.Uint64("bytes_recv", r.Received))
+		sent, received := r.Sent, r.Received
+		if r.Direction == Inbound {
+			sent, received = received, sent // as the server's side sees it
+		}
+		out = append(out, slog.Uint64("bytes_sent", sent), slog.Uint64("bytes_recv", received))
 		text("duration", fmt.Sprintf("%dms", r.Duration.Milliseconds()))
 	}
 	text("error", r.Err)

@@ -52,10 +52,10 @@ func TestAccessLineInText(t *testing.T) {
 		a.End(denied)
 		a.End(&early)
 	})
-	keys := `src.addr=10.244.1.4:40000 src.workload="notsleep-1" src.namespace="default" src.identity="spiffe://cluster.local/ns/default/sa/notsleep" src.cluster="Kubernetes" dst.addr=10.244.2.7:9080 dst.hbone_addr=10.244.2.7:15008 dst.service="productpage.default.svc.cluster.local" dst.workload="productpage-1" dst.namespace="default" direction="%s" bytes_sent=83 bytes_recv=1024 duration="13ms"`
+	keys := `src.addr=10.244.1.4:40000 src.workload="notsleep-1" src.namespace="default" src.identity="spiffe://cluster.local/ns/default/sa/notsleep" src.cluster="Kubernetes" dst.addr=10.244.2.7:15008 dst.hbone_addr=10.244.2.7:9080 dst.service="productpage.default.svc.cluster.local" dst.workload="productpage-1" dst.namespace="default" direction=%s duration="13ms"`
 	rejection := ` error="connection closed due to policy rejection: explicitly denied by: default/p" policy="default/p" why="because"`
-	want := "TIME\tinfo\taccess\tconnection complete\t" + strings.ReplaceAll(keys, "%s", "outbound") + "\n" +
-		"TIME\terror\taccess\tconnection complete\t" + strings.ReplaceAll(keys, "%s", "inbound") + rejection + "\n" +
+	want := "TIME\tinfo\taccess\tconnection complete\t" + strings.ReplaceAll(keys, "%s", `"outbound" bytes_sent=83 bytes_recv=1024`) + "\n" +
+		"TIME\terror\taccess\tconnection complete\t" + strings.ReplaceAll(keys, "%s", `"inbound" bytes_sent=1024 bytes_recv=83`) + rejection + "\n" +
 		"TIME\twarn\taccess\tconnection failed\tsrc.addr=10.244.1.4:40000 dst.addr=10.244.2.7:9080 direction=\"inbound\"" + rejection + "\n"
 	if got != want {
 		t.Errorf("log is\n%s\nwant\n%s", got, want)

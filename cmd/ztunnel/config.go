@@ -1,0 +1,96 @@
+package main
+
+import (
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"runtime/debug"
+	"time"
+
+	"github.com/ambit-mesh/ambit/mesh"
+	"github.com/ambit-mesh/ambit/telemetry"
+)
+
+// config is everything that enters from outside.
+type config struct {
+	node, pod, namespace, ip         string
+	cluster, network, trustDomain    string
+	xds, ca, serverName, root, token string
+	zds                              string
+	admin, metrics, readiness        string
+	grace                            time.Duration
+	levels, version                  string
+	format                           telemetry.Format
+}
+
+// parse reads flags, with the environment as their defaults. The words "proxy ztunnel" of Istio's manifests are
+// accepted before the flags.
+func parse(args []string, getenv func(string) string, usage io.Writer) (config, error) {
+	env := func(name, fallback string) string {
+		if v := getenv(name); v != "" {
+			return v
+		}
+		return fallback
+	}
+	for len(args) > 0 && (args[0] == "proxy" || args[0] == "ztunnel") {
+		args = args[1:]
+	}
+	var c config
+	control := mesh.IstiodHost + ":15012"
+	f := flag.NewFlagSet("ztunnel", flag.ContinueOnError)
+	f.SetOutput(usage)
+	f.StringVar(&c.node, "node", env("NODE_NAME", ""), "name of this node (NODE_NAME)")
+	f.StringVar(&c.pod, "pod", env("POD_NAME", ""), "name of this pod (POD_NAME)")
+	f.StringVar(&c.namespace, "namespace", env("POD_NAMESPACE", mesh.SystemNamespace), "namespace of this pod (POD_NAMESPACE)")
+	f.StringVar(&c.ip, "ip", env("INSTANCE_IP", ""), "address of this pod (INSTANCE_IP)")
+	f.StringVar(&c.cluster, "cluster", env("CLUSTER_ID", env("ISTIO_META_CLUSTER_ID", mesh.ClusterID)), "id of this cluster (CLUSTER_ID)")
+	f.StringVar(&c.network, "network", env("NETWORK", ""), "network of this node's pods (NETWORK)")
+	f.StringVar(&c.trustDomain, "trust-domain", env("TRUST_DOMAIN", mesh.TrustDomain), "trust domain of the mesh (TRUST_DOMAIN)")
+	f.StringVar(&c.xds, "xds", env("XDS_ADDRESS", control), "control plane, host:port (XDS_ADDRESS)")
+	f.StringVar(&c.ca, "ca", env("CA_ADDRESS", control), "certificate authority, host:port (CA_ADDRESS)")
+	f.StringVar(&c.serverName, "server-name", env("ALT_CA_HOSTNAME", mesh.IstiodHost), "name in the control plane's certificate (ALT_CA_HOSTNAME)")
+	f.StringVar(&c.root, "root", env("XDS_ROOT_CA", mesh.RootCertPath), "file with the control plane's root certificate (XDS_ROOT_CA)")
+	f.StringVar(&c.token, "token", env("AUTH_TOKEN", mesh.TokenPath), "file with this pod's token (AUTH_TOKEN)")
+	f.StringVar(&c.zds, "zds", env("INPOD_UDS", mesh.ZDSSocket), "socket of the node agent (INPOD_UDS)")
+	f.StringVar(&c.admin, "admin", env("ADMIN_ADDR", "localhost:15000"), "address of the debug server (ADMIN_ADDR)")
+	f.StringVar(&c.metrics, "metrics", env("STATS_ADDR", ":15020"), "address of the metrics (STATS_ADDR)")
+	f.StringVar(&c.readiness, "readiness", env("READINESS_ADDR", ":15021"), "address of the readiness probe (READINESS_ADDR)")
+	f.StringVar(&c.levels, "log", env("RUST_LOG", "info"), "log levels, such as info,access=warn (RUST_LOG)")
+	format := f.String("log-format", env("LOG_FORMAT", ""), "text, json or walkthrough (LOG_FORMAT)")
+	grace := f.String("grace", env("TERMINATION_GRACE_PERIOD_SECONDS", "20s"), "how long connections may finish at the end (TERMINATION_GRACE_PERIOD_SECONDS)")
+	if err := f.Parse(args); err != nil {
+		return config{}, err
+	}
+	if f.NArg() > 0 {
+		return config{}, fmt.Errorf("argument %q is not understood", f.Arg(0))
+	}
+	var err error
+	if c.format, err = telemetry.ParseFormat(*format); err != nil {
+		return config{}, err
+	}
+	if c.grace, err = seconds(*grace); err != nil {
+		return config{}, fmt.Errorf("grace %q: want a duration such as 20s", *grace)
+	}
+	for name, addr := range map[string]string{"xds": c.xds, "ca": c.ca} {
+		if _, _, err := net.SplitHostPort(addr); err != nil {
+			return config{}, fmt.Errorf("%s address %q: want host:port: %w", name, addr, err)
+		}
+	}
+	if c.node == "" {
+		return config{}, fmt.Errorf("name of the node is not known: set NODE_NAME or -node")
+	}
+	c.version = "dev"
+	if b, ok := debug.ReadBuildInfo(); ok && b.Main.Version != "" {
+		c.version = b.Main.Version
+	}
+	return c, nil
+}
+
+// seconds reads a duration, or a bare number of seconds as Istio's charts write it.
+func seconds(s string) (time.Duration, error) {
+	if d, err := time.ParseDuration(s); err == nil {
+		return d, nil
+	}
+	return time.ParseDuration(s + "s")
+}

@@ -1,0 +1,98 @@
+// Command ztunnel is the L4 proxy of a node.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/ambit-mesh/ambit/admin"
+	"github.com/ambit-mesh/ambit/identity/certs"
+	"github.com/ambit-mesh/ambit/lifecycle"
+	"github.com/ambit-mesh/ambit/telemetry"
+	"github.com/ambit-mesh/ambit/xds/client"
+	"github.com/ambit-mesh/ambit/ztunnel"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	err := run(ctx, os.Args[1:])
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "ztunnel:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string) error {
+	c, err := parse(args, os.Getenv, os.Stderr)
+	if err != nil {
+		return err
+	}
+	levels, err := telemetry.ParseLevels(c.levels)
+	if err != nil {
+		return fmt.Errorf("RUST_LOG: %w", err)
+	}
+	handler := telemetry.NewHandler(os.Stdout, c.format, levels)
+	limitMemory(os.Getenv)
+	return serve(ctx, c, handler, levels)
+}
+
+// limitMemory trades a little of the collector's time for a small heap: a node proxy is on every node.
+func limitMemory(getenv func(string) string) {
+	if getenv("GOGC") == "" {
+		debug.SetGCPercent(50)
+	}
+}
+
+func serve(ctx context.Context, c config, handler *telemetry.Handler, levels *telemetry.Levels) error {
+	ctx, quit := context.WithCancel(ctx)
+	defer quit()
+	log := slog.New(handler)
+	ready := &lifecycle.Readiness{}
+	metrics := telemetry.NewMetrics("ztunnel", c.version)
+	tls, token := client.TLSFromFile(c.root, c.serverName), client.TokenFromFile(c.token)
+	z, err := ztunnel.New(ztunnel.Config{
+		Node: c.node, Pod: c.pod, Namespace: c.namespace, IP: c.ip, ClusterID: c.cluster, Network: c.network,
+		TrustDomain: c.trustDomain, ZDSSocket: c.zds, Grace: c.grace,
+		XDS:   client.Config{Address: c.xds, TLS: tls, Token: token},
+		CA:    &certs.CA{Address: c.ca, TLS: tls, Token: token, ClusterID: c.cluster, Impersonate: true},
+		Ready: ready, Metrics: metrics, Access: telemetry.NewAccess(handler), Log: log,
+	})
+	if err != nil {
+		return err
+	}
+	on, err := admin.Listen(ctx, c.admin, c.metrics, c.readiness)
+	if err != nil {
+		return err
+	}
+	pages := admin.Config{
+		Name: "ztunnel", Ready: ready, Metrics: metrics.Handler(), Levels: levels,
+		Dump: func() any { return z.Dump(c.version) }, Quit: quit,
+	}
+	context.AfterFunc(ctx, func() { ready.Add("draining") })
+	log.Info("ztunnel started", "version", c.version, "node", c.node, "xds", c.xds)
+
+	support, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	g := lifecycle.NewGroup(support)
+	g.Go("debug server", func(ctx context.Context) error { return admin.Run(ctx, pages, on) })
+	g.Go("ztunnel", func(failed context.Context) error {
+		defer end() // the debug server answers until the last connection has ended
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		defer context.AfterFunc(failed, cancel)()
+		return z.Run(ctx)
+	})
+	err = g.Wait()
+	log.Info("ztunnel ended")
+	return err
+}

@@ -1,0 +1,264 @@
+package ztunnel
+
+import (
+	"crypto/x509"
+	"encoding/pem"
+	"net/netip"
+	"time"
+
+	"github.com/ambit-mesh/ambit/identity/certs"
+	"github.com/ambit-mesh/ambit/telemetry"
+	"github.com/ambit-mesh/ambit/ztunnel/internal/proxy"
+	"github.com/ambit-mesh/ambit/ztunnel/internal/state"
+)
+
+// Dump is all that the proxy knows, under the keys of Istio's ztunnel. It holds no private key.
+type Dump struct {
+	Workloads     []DumpWorkload           `json:"workloads"`
+	Services      []DumpService            `json:"services"`
+	Policies      []DumpPolicy             `json:"policies"`
+	Staged        map[string]any           `json:"stagedServices"`
+	Static        map[string]any           `json:"staticConfig"`
+	Version       map[string]string        `json:"version"`
+	Config        map[string]string        `json:"config"`
+	Certificates  []DumpCertificates       `json:"certificates"`
+	WorkloadState map[string]DumpPodOnNode `json:"workloadState"`
+}
+
+// DumpWorkload is one workload.
+type DumpWorkload struct {
+	UID                   string            `json:"uid"`
+	Name                  string            `json:"name"`
+	Namespace             string            `json:"namespace"`
+	IPs                   []netip.Addr      `json:"workloadIps"`
+	Protocol              string            `json:"protocol"`
+	Network               string            `json:"network"`
+	TrustDomain           string            `json:"trustDomain,omitempty"`
+	ServiceAccount        string            `json:"serviceAccount"`
+	Waypoint              *DumpGateway      `json:"waypoint,omitempty"`
+	NetworkGateway        *DumpGateway      `json:"networkGateway,omitempty"`
+	WorkloadName          string            `json:"workloadName"`
+	WorkloadType          string            `json:"workloadType"`
+	CanonicalName         string            `json:"canonicalName"`
+	CanonicalRevision     string            `json:"canonicalRevision"`
+	ClusterID             string            `json:"clusterId"`
+	Node                  string            `json:"node,omitempty"`
+	NativeTunnel          bool              `json:"nativeTunnel,omitempty"`
+	Status                string            `json:"status"`
+	Capacity              uint32            `json:"capacity"`
+	AuthorizationPolicies []string          `json:"authorizationPolicies,omitempty"`
+	Services              []string          `json:"services,omitempty"`
+	Locality              map[string]string `json:"locality,omitempty"`
+}
+
+// DumpGateway is a waypoint or a network's gateway.
+type DumpGateway struct {
+	Destination string `json:"destination"`
+	Port        uint16 `json:"hboneMtlsPort"`
+}
+
+// DumpService is one service.
+type DumpService struct {
+	Name            string                  `json:"name"`
+	Namespace       string                  `json:"namespace"`
+	Hostname        string                  `json:"hostname"`
+	VIPs            []string                `json:"vips"`
+	Ports           map[uint16]uint16       `json:"ports"`
+	Endpoints       map[string]DumpEndpoint `json:"endpoints"`
+	SubjectAltNames []string                `json:"subjectAltNames"`
+	Waypoint        *DumpGateway            `json:"waypoint,omitempty"`
+}
+
+// DumpEndpoint is a workload behind a service.
+type DumpEndpoint struct {
+	WorkloadUID string `json:"workloadUid"`
+	Service     string `json:"service"`
+}
+
+// DumpPolicy is one policy.
+type DumpPolicy struct {
+	Name      string `json:"name"`
+	Namespace string `json:"namespace"`
+	Scope     string `json:"scope"`
+	Action    string `json:"action"`
+	DryRun    bool   `json:"dryRun,omitempty"`
+	Problem   string `json:"problem,omitempty"`
+}
+
+// DumpCertificates are the certificates of an identity.
+type DumpCertificates struct {
+	Identity  string            `json:"identity"`
+	State     string            `json:"state"`
+	Error     string            `json:"error,omitempty"`
+	CertChain []DumpCertificate `json:"certChain"`
+	RootCerts []DumpCertificate `json:"rootCerts"`
+}
+
+// DumpCertificate is one certificate.
+type DumpCertificate struct {
+	PEM            string `json:"pem"`
+	SerialNumber   string `json:"serialNumber"`
+	ValidFrom      string `json:"validFrom"`
+	ExpirationTime string `json:"expirationTime"`
+}
+
+// DumpPodOnNode is a pod that this proxy serves.
+type DumpPodOnNode struct {
+	State       string            `json:"state"`
+	Connections DumpConnections   `json:"connections"`
+	Info        map[string]string `json:"info"`
+}
+
+// DumpConnections are what a pod has open.
+type DumpConnections struct {
+	Inbound  []DumpConnection `json:"inbound"`
+	Outbound []DumpConnection `json:"outbound"`
+}
+
+// DumpConnection is one connection.
+type DumpConnection struct {
+	Src         string `json:"src"`
+	OriginalDst string `json:"originalDst"`
+	ActualDst   string `json:"actualDst"`
+	Protocol    string `json:"protocol"`
+}
+
+// Dump makes the value of /config_dump.
+func (z *Ztunnel) Dump(version string) Dump {
+	s := z.state.Snapshot()
+	d := Dump{
+		Workloads: []DumpWorkload{}, Services: []DumpService{}, Policies: []DumpPolicy{}, Certificates: []DumpCertificates{},
+		Staged: map[string]any{}, Static: map[string]any{}, Version: map[string]string{"version": version},
+		Config: map[string]string{
+			"node": z.conf.Node, "clusterId": z.conf.ClusterID, "network": z.conf.Network, "trustDomain": z.conf.TrustDomain,
+			"xdsAddress": z.conf.XDS.Address, "zdsSocket": z.conf.ZDSSocket, "grace": z.conf.Grace.String(),
+		},
+		WorkloadState: map[string]DumpPodOnNode{},
+	}
+	for _, w := range s.Workloads {
+		d.Workloads = append(d.Workloads, z.dumpWorkload(w))
+	}
+	for _, svc := range s.Services {
+		d.Services = append(d.Services, dumpService(svc, s.Endpoints[svc.Key()]))
+	}
+	for _, p := range s.Policies {
+		action := "Deny"
+		if p.Action.String() == "ALLOW" {
+			action = "Allow"
+		}
+		d.Policies = append(d.Policies, DumpPolicy{p.Name, p.Namespace, p.Scope.String(), action, p.DryRun, p.Problem})
+	}
+	for _, e := range z.certs.Entries() {
+		d.Certificates = append(d.Certificates, dumpEntry(e))
+	}
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	for uid, r := range z.proxies {
+		d.WorkloadState[uid] = dumpPod(r)
+	}
+	return d
+}
+
+func (z *Ztunnel) dumpWorkload(w *state.Workload) DumpWorkload {
+	out := DumpWorkload{
+		UID: w.UID, Name: w.Name, Namespace: w.Namespace, IPs: w.Addresses, Protocol: "TCP", Network: w.Network,
+		ServiceAccount: w.Identity.ServiceAccount, Waypoint: dumpGateway(w.Waypoint), NetworkGateway: dumpGateway(w.NetworkGateway),
+		WorkloadName: w.Owner, WorkloadType: w.Kind, CanonicalName: w.CanonicalName, CanonicalRevision: w.CanonicalRevision,
+		ClusterID: w.Cluster, Node: w.Node, NativeTunnel: w.NativeTunnel, Status: "Healthy", Capacity: w.Capacity,
+		AuthorizationPolicies: w.Policies,
+	}
+	if w.HBONE {
+		out.Protocol = "HBONE"
+	}
+	if !w.Healthy {
+		out.Status = "Unhealthy"
+	}
+	if w.Identity.TrustDomain != z.conf.TrustDomain {
+		out.TrustDomain = w.Identity.TrustDomain
+	}
+	for key := range w.Services {
+		out.Services = append(out.Services, key)
+	}
+	if w.Region != "" {
+		out.Locality = map[string]string{"region": w.Region, "zone": w.Zone, "subzone": w.Subzone}
+	}
+	return out
+}
+
+func dumpGateway(g *state.Gateway) *DumpGateway {
+	if g == nil {
+		return nil
+	}
+	return &DumpGateway{g.String(), g.Port}
+}
+
+func dumpService(s *state.Service, endpoints []string) DumpService {
+	out := DumpService{
+		Name: s.Name, Namespace: s.Namespace, Hostname: s.Hostname, VIPs: []string{}, Ports: map[uint16]uint16{},
+		Endpoints: map[string]DumpEndpoint{}, SubjectAltNames: []string{}, Waypoint: dumpGateway(s.Waypoint),
+	}
+	for _, v := range s.Addresses {
+		text := v.Network + "/" + v.Block.Addr().String()
+		if !v.Block.IsSingleIP() {
+			text = v.Network + "/" + v.Block.String()
+		}
+		out.VIPs = append(out.VIPs, text)
+	}
+	for _, p := range s.Ports {
+		out.Ports[p.Service] = p.Target
+	}
+	for _, uid := range endpoints {
+		out.Endpoints[uid] = DumpEndpoint{uid, s.Key()}
+	}
+	for _, id := range s.SANs {
+		out.SubjectAltNames = append(out.SubjectAltNames, id.String())
+	}
+	return out
+}
+
+func dumpEntry(e certs.Entry) DumpCertificates {
+	out := DumpCertificates{Identity: e.ID.String(), State: string(e.State), Error: e.Error, CertChain: []DumpCertificate{}, RootCerts: []DumpCertificate{}}
+	for _, c := range e.Chain {
+		out.CertChain = append(out.CertChain, dumpCertificate(c))
+	}
+	if e.Root != nil {
+		out.RootCerts = append(out.RootCerts, dumpCertificate(e.Root))
+	}
+	return out
+}
+
+func dumpCertificate(c *x509.Certificate) DumpCertificate {
+	return DumpCertificate{
+		PEM:          string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})),
+		SerialNumber: c.SerialNumber.String(), ValidFrom: c.NotBefore.UTC().Format(time.RFC3339), ExpirationTime: c.NotAfter.UTC().Format(time.RFC3339),
+	}
+}
+
+func dumpPod(r *running) DumpPodOnNode {
+	out := DumpPodOnNode{
+		State:       "Up",
+		Connections: DumpConnections{[]DumpConnection{}, []DumpConnection{}},
+		Info: map[string]string{
+			"name": r.pod.Name, "namespace": r.pod.Namespace, "serviceAccount": r.pod.ServiceAccount,
+		},
+	}
+	for _, c := range r.proxy.Connections() {
+		x := dumpConnection(c)
+		if c.Direction == telemetry.Inbound {
+			out.Connections.Inbound = append(out.Connections.Inbound, x)
+		} else {
+			out.Connections.Outbound = append(out.Connections.Outbound, x)
+		}
+	}
+	return out
+}
+
+func dumpConnection(c proxy.Connection) DumpConnection {
+	text := func(a netip.AddrPort) string {
+		if !a.IsValid() {
+			return ""
+		}
+		return a.String()
+	}
+	return DumpConnection{text(c.Src), text(c.Dialled), text(c.Actual), c.Protocol}
+}

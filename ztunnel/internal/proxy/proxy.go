@@ -1,0 +1,286 @@
+// Package proxy carries the connections of one pod: out of it through tunnels, and into it as policy admits.
+package proxy
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/ambit-mesh/ambit/hbone"
+	"github.com/ambit-mesh/ambit/identity"
+	"github.com/ambit-mesh/ambit/identity/mtls"
+	"github.com/ambit-mesh/ambit/identity/svid"
+	"github.com/ambit-mesh/ambit/lifecycle"
+	"github.com/ambit-mesh/ambit/linux/netns"
+	"github.com/ambit-mesh/ambit/linux/sock"
+	"github.com/ambit-mesh/ambit/mesh"
+	"github.com/ambit-mesh/ambit/telemetry"
+	"github.com/ambit-mesh/ambit/ztunnel/internal/state"
+)
+
+// Config is what the proxies of a node share.
+type Config struct {
+	State  *state.Store
+	Source svid.Source
+	Roots  svid.Roots
+	// TrustDomain is the only one whose peers may open tunnels.
+	TrustDomain string
+	// Cluster is the id under which the control plane names this cluster's pods.
+	Cluster string
+	Access  *telemetry.Access
+	TCP     *telemetry.TCP
+	Log     *slog.Logger
+	// Grace is how long connections may finish after the end of Run's context. Default 20s.
+	Grace time.Duration
+	// Wait is how long a connection waits for what is not there yet: the pod's certificate, its workload, a policy
+	// that it names. Default 5s.
+	Wait time.Duration
+}
+
+// Pod is the pod to serve. NS must stay open until Run has returned.
+type Pod struct {
+	UID, Name, Namespace, ServiceAccount string
+	NS                                   *netns.Namespace
+}
+
+// Proxy serves one pod.
+type Proxy struct {
+	Config
+	pod       Pod
+	id        identity.ID
+	dialer    *hbone.Dialer
+	open      *connections
+	outbound  *net.TCPListener
+	plaintext *net.TCPListener
+	tunnels   *net.TCPListener
+}
+
+const (
+	connectTimeout = 10 * time.Second
+	defaultGrace   = 20 * time.Second
+	defaultWait    = 5 * time.Second
+)
+
+// Open opens the pod's listeners; Run serves them.
+func Open(c Config, pod Pod) (*Proxy, error) {
+	if c.Grace == 0 {
+		c.Grace = defaultGrace
+	}
+	if c.Wait == 0 {
+		c.Wait = defaultWait
+	}
+	p := &Proxy{
+		Config: c, pod: pod, open: newConnections(),
+		id: identity.ID{TrustDomain: c.TrustDomain, Namespace: pod.Namespace, ServiceAccount: pod.ServiceAccount},
+	}
+	p.Log = c.Log.With("pod", pod.Namespace+"/"+pod.Name)
+	p.dialer = &hbone.Dialer{Source: c.Source, Roots: c.Roots, DialTCP: p.dialHop, ConnectTimeout: connectTimeout, Grace: c.Grace}
+	for _, l := range []struct {
+		port uint16
+		into **net.TCPListener
+	}{{mesh.PortOutbound, &p.outbound}, {mesh.PortPlaintext, &p.plaintext}, {mesh.PortHBONE, &p.tunnels}} {
+		var err error
+		if *l.into, err = p.listen(l.port); err != nil {
+			return nil, errors.Join(err, p.closeListeners())
+		}
+	}
+	return p, nil
+}
+
+// listen opens a port for both families, or for IPv4 where the kernel has no other.
+func (p *Proxy) listen(port uint16) (*net.TCPListener, error) {
+	// Ports are shared, so that the next proxy opens them before this one stops: no connection is refused in between.
+	o := sock.Options{Mark: mesh.Mark, Transparent: true, ReusePort: true}
+	l, err := sock.Listen(p.pod.NS, netip.AddrPortFrom(netip.IPv6Unspecified(), port), o)
+	if err == nil {
+		return l, nil
+	}
+	l, err4 := sock.Listen(p.pod.NS, netip.AddrPortFrom(netip.IPv4Unspecified(), port), o)
+	if err4 != nil {
+		return nil, fmt.Errorf("open the proxy's ports: %w", errors.Join(err, err4))
+	}
+	return l, nil
+}
+
+func (p *Proxy) closeListeners() error {
+	var errs []error
+	for _, l := range []*net.TCPListener{p.outbound, p.plaintext, p.tunnels} {
+		if l != nil {
+			if err := l.Close(); !errors.Is(err, net.ErrClosed) {
+				errs = append(errs, err)
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Run serves until ctx ends. It then takes no more connections, lets those that are open finish for Grace, and cuts
+// the rest.
+func (p *Proxy) Run(ctx context.Context) error {
+	// What is open outlives ctx by Grace.
+	life, cut := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer cut(nil)
+	stopWatch := make(chan struct{})
+	var watch sync.WaitGroup
+	watch.Go(func() { p.recheck(stopWatch) })
+
+	g := lifecycle.NewGroup(ctx)
+	g.Go("outbound", func(ctx context.Context) error { return p.accept(ctx, life, p.outbound, p.serveOutbound) })
+	g.Go("inbound", func(ctx context.Context) error { return p.accept(ctx, life, p.plaintext, p.servePlaintext) })
+	g.Go("tunnels out", p.dialer.Run)
+	g.Go("tunnels in", func(ctx context.Context) error {
+		s := hbone.Server{TLS: p.serverTLS(), Handler: p.serveTunnel, Grace: p.Grace, Log: p.Log}
+		return s.Serve(ctx, outsiders{p.tunnels})
+	})
+	g.Go("drain", func(ctx context.Context) error {
+		<-ctx.Done()
+		t := time.NewTimer(p.Grace)
+		defer t.Stop()
+		select {
+		case <-t.C:
+		case <-p.open.idle():
+		}
+		cut(errDrained)
+		return nil
+	})
+	err := g.Wait()
+	close(stopWatch)
+	watch.Wait()
+	return errors.Join(err, p.closeListeners(), p.dialer.Close())
+}
+
+// maxConns bounds the connections of one direction of one pod.
+const maxConns = 32 << 10
+
+// accept serves each connection in a goroutine of its own until ctx ends, and waits for them. They live in life.
+func (p *Proxy) accept(ctx, life context.Context, l *net.TCPListener, serve func(context.Context, *net.TCPConn)) error {
+	stop := context.AfterFunc(ctx, func() { _ = l.Close() }) // Run reports what closing says
+	defer stop()
+	slots := make(chan struct{}, maxConns)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	for {
+		c, err := l.AcceptTCP()
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			if !errors.Is(err, net.ErrClosed) && temporary(err) {
+				p.Log.Warn("connection not accepted", "error", err)
+				select {
+				case <-time.After(50 * time.Millisecond): // descriptors are short: others must end first
+				case <-ctx.Done():
+				}
+				continue
+			}
+			return fmt.Errorf("accept: %w", err)
+		}
+		select {
+		case slots <- struct{}{}:
+		default:
+			p.Log.Warn("connection refused, too many are open", "limit", maxConns)
+			p.reset(c)
+			continue
+		}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			serve(life, c)
+		})
+	}
+}
+
+func temporary(err error) bool {
+	t, ok := errors.AsType[interface {
+		error
+		Temporary() bool
+	}](err)
+	return ok && t.Temporary()
+}
+
+// reset ends a connection that was refused: its peer sees a reset and no byte.
+func (p *Proxy) reset(c *net.TCPConn) {
+	if err := sock.Reset(c); err != nil {
+		p.Log.Debug("connection not reset", "error", err)
+	}
+}
+
+func (p *Proxy) serverTLS() *tls.Config {
+	return mtls.Server(func(*tls.ClientHelloInfo) (identity.ID, error) { return p.id, nil }, p.Source, p.Roots, mtls.InTrustDomain(p.TrustDomain))
+}
+
+// dialHop opens the socket of a tunnel from the pod's own address; the mark keeps it from being captured again.
+func (p *Proxy) dialHop(ctx context.Context, hop hbone.Hop) (net.Conn, error) {
+	c, err := sock.Dial(ctx, p.pod.NS, netip.AddrPortFrom(hop.From, 0), hop.Addr, sock.Options{Mark: mesh.Mark})
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// self is the pod as the control plane knows it. It waits for it, and for one that has the address: what is known may
+// still be of an earlier pod of the same name.
+func (p *Proxy) self(ctx context.Context, has netip.Addr) (*state.Workload, error) {
+	var deadline <-chan time.Time
+	for {
+		changed := p.State.Changed()
+		w := p.State.Pod(p.Cluster, p.pod.Namespace, p.pod.Name)
+		why := "it was not received from the control plane"
+		switch {
+		case w == nil:
+		case w.Identity != p.id:
+			why = fmt.Sprintf("it is known as %s, but runs as %s", w.Identity, p.id)
+		case !w.Has(has):
+			why = fmt.Sprintf("it is known with the addresses %s, but has %s", w.Addresses, has)
+		default:
+			return w, nil
+		}
+		if deadline == nil {
+			t := time.NewTimer(p.Wait)
+			defer t.Stop()
+			deadline = t.C
+		}
+		select {
+		case <-changed:
+		case <-deadline:
+			return nil, fmt.Errorf("workload of pod %s/%s: %s", p.pod.Namespace, p.pod.Name, why)
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// outsiders accepts connections of other machines only: the pod's own application has no business with the port.
+type outsiders struct{ *net.TCPListener }
+
+func (l outsiders) Accept() (net.Conn, error) {
+	for {
+		c, err := l.AcceptTCP()
+		if err != nil {
+			return nil, err
+		}
+		if addrOf(c.LocalAddr()).Addr().IsLoopback() || addrOf(c.RemoteAddr()).Addr().IsLoopback() {
+			_ = sock.Reset(c) // refused either way
+			continue
+		}
+		if err := c.SetKeepAliveConfig(sock.KeepAlive()); err != nil {
+			_ = c.Close() // it is gone already
+			continue
+		}
+		return c, nil
+	}
+}
+
+func addrOf(a net.Addr) netip.AddrPort {
+	t, ok := a.(*net.TCPAddr)
+	if !ok {
+		return netip.AddrPort{}
+	}
+	ap := t.AddrPort()
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+}

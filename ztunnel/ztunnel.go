@@ -1,0 +1,249 @@
+// Package ztunnel is the L4 proxy of a node: it serves every captured pod from inside the pod's own network namespace.
+package ztunnel
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/types/known/structpb"
+
+	"github.com/ambit-mesh/ambit/api/authorization"
+	"github.com/ambit-mesh/ambit/api/discovery"
+	"github.com/ambit-mesh/ambit/api/workload"
+	"github.com/ambit-mesh/ambit/identity"
+	"github.com/ambit-mesh/ambit/identity/certs"
+	"github.com/ambit-mesh/ambit/lifecycle"
+	"github.com/ambit-mesh/ambit/mesh"
+	"github.com/ambit-mesh/ambit/telemetry"
+	"github.com/ambit-mesh/ambit/xds/client"
+	"github.com/ambit-mesh/ambit/ztunnel/internal/inpod"
+	"github.com/ambit-mesh/ambit/ztunnel/internal/proxy"
+	"github.com/ambit-mesh/ambit/ztunnel/internal/state"
+)
+
+// Config of a node proxy. The zero value of a field that names a default takes it.
+type Config struct {
+	// Node, Pod, Namespace and IP say who we are: the node's name, our pod's name, namespace and address.
+	Node, Pod, Namespace, IP string
+	// ClusterID names this cluster. Default mesh.ClusterID.
+	ClusterID string
+	// Network that our pods are in. Default: the one without a name.
+	Network string
+	// TrustDomain of our pods and of all who may open tunnels to them. Default mesh.TrustDomain.
+	TrustDomain string
+	// ZDSSocket is where the node agent listens. Default mesh.ZDSSocket.
+	ZDSSocket string
+	// XDS is the connection to the control plane. Node, Handlers, Message, Ended, ClusterID and Log are filled in.
+	XDS client.Config
+	// CA issues the pods' certificates.
+	CA certs.Authority
+	// Grace is how long connections may finish after the end of Run's context. Default 20s.
+	Grace time.Duration
+
+	Ready   *lifecycle.Readiness
+	Metrics *telemetry.Metrics
+	Access  *telemetry.Access
+	Log     *slog.Logger
+}
+
+// Ztunnel is a node proxy.
+type Ztunnel struct {
+	conf  Config
+	state *state.Store
+	certs *certs.Manager
+	xds   *client.Client
+	pods  *inpod.Client
+
+	mu      sync.Mutex // guards proxies
+	proxies map[string]*running
+}
+
+// running is a pod that is served; its proxy is nil while it could not be opened again.
+type running struct {
+	pod   inpod.Pod
+	proxy *proxy.Proxy
+}
+
+// New makes a node proxy; Run starts it.
+func New(c Config) (*Ztunnel, error) {
+	if c.ClusterID == "" {
+		c.ClusterID = mesh.ClusterID
+	}
+	if c.TrustDomain == "" {
+		c.TrustDomain = mesh.TrustDomain
+	}
+	if c.ZDSSocket == "" {
+		c.ZDSSocket = mesh.ZDSSocket
+	}
+	if c.Grace == 0 {
+		c.Grace = 20 * time.Second
+	}
+	z := &Ztunnel{
+		conf:    c,
+		state:   state.New(state.Config{Network: c.Network, TrustDomain: c.TrustDomain, Pick: rand.Uint64N}),
+		certs:   certs.New(certs.Config{Authority: c.CA, Log: c.Log.With(telemetry.Scope("certs"))}),
+		proxies: map[string]*running{},
+	}
+	node, err := z.node()
+	if err != nil {
+		return nil, err
+	}
+	x := c.XDS
+	x.Node, x.ClusterID, x.Log = node, c.ClusterID, c.Log.With(telemetry.Scope("xds"))
+	x.Message = func(typeURL string, n int) {
+		c.Metrics.XDS.Messages.WithLabelValues(typeURL).Inc()
+		c.Metrics.XDS.Bytes.WithLabelValues(typeURL).Add(float64(n))
+	}
+	x.Ended = func(reason string) { c.Metrics.XDS.Terminations.WithLabelValues(reason).Inc() }
+	x.Handlers = []client.Handler{
+		client.Handle(mesh.TypeAddress, false, z.applyAddresses),
+		client.Handle(mesh.TypeAuthorization, false, z.applyPolicies),
+	}
+	z.xds = client.New(x)
+	z.pods = inpod.New(inpod.Config{
+		Socket: c.ZDSSocket, Start: z.start, Synced: c.Ready.Add("pods of the node agent"), Log: c.Log.With(telemetry.Scope("inpod")),
+	})
+	return z, nil
+}
+
+func (z *Ztunnel) node() (*discovery.Node, error) {
+	c := z.conf
+	meta, err := structpb.NewStruct(map[string]any{
+		"NAME": c.Pod, "NAMESPACE": c.Namespace, "INSTANCE_IPS": c.IP, "NODE_NAME": c.Node, "CLUSTER_ID": c.ClusterID,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("introduce ourselves to the control plane: %w", err)
+	}
+	return &discovery.Node{
+		Id:       fmt.Sprintf("ztunnel~%s~%s.%s~%s.svc.%s", c.IP, c.Pod, c.Namespace, c.Namespace, mesh.ClusterDomain),
+		Metadata: meta,
+	}, nil
+}
+
+func (z *Ztunnel) applyAddresses(set []client.Item[*workload.Address], remove []string) error {
+	b := state.Addresses{Remove: remove}
+	for _, i := range set {
+		b.Set = append(b.Set, i.Body)
+	}
+	return z.state.ApplyAddresses(b)
+}
+
+func (z *Ztunnel) applyPolicies(set []client.Item[*authorization.Authorization], remove []string) error {
+	b := state.Policies{Remove: remove}
+	for _, i := range set {
+		b.Set = append(b.Set, i.Body)
+	}
+	return z.state.ApplyPolicies(b)
+}
+
+// Run serves until ctx ends. Pods then take no more connections and those that are open may finish; certificates and
+// configuration stay fresh until they have.
+func (z *Ztunnel) Run(ctx context.Context) error {
+	support, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	g := lifecycle.NewGroup(support)
+	g.Go("certificates", z.certs.Run)
+	g.Go("control plane", z.xds.Run)
+	for _, typeURL := range []string{mesh.TypeAddress, mesh.TypeAuthorization} {
+		done := z.conf.Ready.Add("first response of " + typeURL)
+		g.Go("first response", func(ctx context.Context) error {
+			select {
+			case <-z.xds.Synced(typeURL):
+				done()
+			case <-ctx.Done():
+			}
+			return nil
+		})
+	}
+	g.Go("pods", func(failed context.Context) error {
+		defer end() // the last to need the others
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		defer context.AfterFunc(failed, cancel)()
+		return z.pods.Run(ctx)
+	})
+	return g.Wait()
+}
+
+// start serves a pod from now on, until stop is called, which waits for its connections.
+func (z *Ztunnel) start(_ context.Context, pod inpod.Pod) (stop func(), err error) {
+	p, err := proxy.Open(z.proxyConfig(), proxyPod(pod))
+	if err != nil {
+		return nil, err
+	}
+	id := identity.ID{TrustDomain: z.conf.TrustDomain, Namespace: pod.Namespace, ServiceAccount: pod.ServiceAccount}
+	z.certs.Want(id)
+	z.conf.Metrics.Proxies.Started.Inc()
+	z.conf.Metrics.Proxies.Active.Inc()
+	r := &running{pod: pod, proxy: p}
+	z.mu.Lock()
+	z.proxies[pod.UID] = r
+	z.mu.Unlock()
+	ctx, cancel := context.WithCancel(context.Background()) // it outlives the connection to the agent
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		z.serve(ctx, r, p)
+	}()
+	return func() {
+		cancel()
+		<-ended
+		z.mu.Lock()
+		if z.proxies[pod.UID] == r {
+			delete(z.proxies, pod.UID)
+		}
+		z.mu.Unlock()
+		z.certs.Forget(id)
+		z.conf.Metrics.Proxies.Active.Dec()
+		z.conf.Metrics.Proxies.Stopped.Inc()
+	}, nil
+}
+
+// reopenAfter is how long a pod's proxy that failed waits until it is opened again.
+const reopenAfter = time.Second
+
+// serve runs a pod's proxy until ctx ends, and opens it again when it fails.
+func (z *Ztunnel) serve(ctx context.Context, r *running, p *proxy.Proxy) {
+	for {
+		err := p.Run(ctx)
+		if ctx.Err() != nil {
+			if err != nil {
+				z.conf.Log.Warn("pod's proxy did not end well", "pod", r.pod.Namespace+"/"+r.pod.Name, "error", err)
+			}
+			return
+		}
+		z.conf.Log.Error("pod's proxy failed, will open it again", "pod", r.pod.Namespace+"/"+r.pod.Name, "error", err)
+		z.conf.Metrics.Proxies.Pending.Inc()
+		for p = nil; p == nil; {
+			select {
+			case <-ctx.Done():
+				z.conf.Metrics.Proxies.Pending.Dec()
+				return
+			case <-time.After(reopenAfter):
+			}
+			if p, err = proxy.Open(z.proxyConfig(), proxyPod(r.pod)); err != nil {
+				p = nil
+				z.conf.Log.Warn("pod's proxy not opened", "pod", r.pod.Namespace+"/"+r.pod.Name, "error", err)
+			}
+		}
+		z.conf.Metrics.Proxies.Pending.Dec()
+		z.mu.Lock()
+		r.proxy = p
+		z.mu.Unlock()
+	}
+}
+
+func (z *Ztunnel) proxyConfig() proxy.Config {
+	return proxy.Config{
+		State: z.state, Source: z.certs, Roots: z.certs, TrustDomain: z.conf.TrustDomain, Cluster: z.conf.ClusterID,
+		Access: z.conf.Access, TCP: z.conf.Metrics.TCP, Log: z.conf.Log.With(telemetry.Scope("proxy")), Grace: z.conf.Grace,
+	}
+}
+
+func proxyPod(p inpod.Pod) proxy.Pod {
+	return proxy.Pod{UID: p.UID, Name: p.Name, Namespace: p.Namespace, ServiceAccount: p.ServiceAccount, NS: p.NS}
+}
