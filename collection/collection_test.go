@@ -233,3 +233,32 @@ func BenchmarkOneChangeAmong10k(b *testing.B) {
 		s.Put(item{"77", "7", n})
 	}
 }
+
+func TestStillSeesWholeWaves(t *testing.T) {
+	g := NewGraph()
+	a, b := NewSet(g, name, same[item]), NewSet(g, name, same[item])
+	var mu sync.Mutex
+	var fromA, fromB int
+	a.Watch(func(es []Event[item]) { mu.Lock(); fromA += len(es); mu.Unlock() })
+	b.Watch(func(es []Event[item]) { mu.Lock(); fromB += len(es); mu.Unlock() })
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for n := range 2000 {
+			g.Change(func(w *Wave) {
+				a.Upsert(w, item{Name: "x", N: n})
+				b.Upsert(w, item{Name: "x", N: n})
+			})
+		}
+	})
+	for seen := 0; seen < 2000; {
+		Still(Collection[item](b), func() {
+			mu.Lock()
+			defer mu.Unlock()
+			if seen = fromA; fromA != fromB {
+				t.Errorf("half a wave is seen: %d and %d", fromA, fromB)
+				seen = 2000
+			}
+		})
+	}
+	wg.Wait()
+}

@@ -3,6 +3,7 @@ package certs
 import (
 	"context"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -28,6 +29,11 @@ type Config struct {
 	Authority Authority
 	// Parallel is how many requests run at once. Default 4.
 	Parallel int
+	// RootFile is a PEM file whose certificates are roots of TrustDomain too, read again every RootFileEvery (default
+	// 10s). A mesh that changes its root publishes the new one there before anything is signed by it, and the old one
+	// until nothing is. Empty means that only what the authority answers is trusted.
+	RootFile, TrustDomain string
+	RootFileEvery         time.Duration
 	// Issued is told of each outcome, for metrics; may be nil.
 	Issued func(id identity.ID, err error)
 	Log    *slog.Logger
@@ -63,6 +69,9 @@ type entry struct {
 func New(conf Config) *Manager {
 	if conf.Parallel == 0 {
 		conf.Parallel = 4
+	}
+	if conf.RootFileEvery == 0 {
+		conf.RootFileEvery = 10 * time.Second
 	}
 	return &Manager{conf: conf, queue: newQueue(conf.Parallel), entries: map[identity.ID]*entry{}, roots: map[string]*anchors{}}
 }
@@ -114,12 +123,12 @@ func (m *Manager) SVID(ctx context.Context, id identity.ID) (*svid.SVID, error) 
 			m.mu.Unlock()
 			return nil, fmt.Errorf("%s is no identity of this proxy's workloads", id)
 		}
-		if e.issued != nil && time.Now().Before(e.issued.Chain[0].NotAfter) {
+		if e.valid() {
 			s := e.issued
 			m.mu.Unlock()
 			return s, nil
 		}
-		changed, why := e.changed, e.lastErr
+		changed, why := e.changed, e.whyNot()
 		m.mu.Unlock()
 		e.urgent.Add(1)
 		m.queue.raise(e)
@@ -127,24 +136,38 @@ func (m *Manager) SVID(ctx context.Context, id identity.ID) (*svid.SVID, error) 
 		case <-changed:
 		case <-ctx.Done():
 			e.urgent.Add(-1)
-			if why != nil {
-				return nil, fmt.Errorf("waiting for a certificate: %w (last failure: %w)", ctx.Err(), why)
-			}
-			return nil, fmt.Errorf("waiting for a certificate: %w", ctx.Err())
+			return nil, fmt.Errorf("%w: %w", why, ctx.Err())
 		}
 		e.urgent.Add(-1)
 	}
 }
 
+// whyNot says why an entry has no certificate to give. It needs the manager's lock.
+func (e *entry) whyNot() error {
+	state := "waiting for the first certificate"
+	if e.issued != nil {
+		state = "the certificate expired at " + e.issued.Chain[0].NotAfter.UTC().Format(time.RFC3339)
+	}
+	if e.lastErr != nil {
+		return fmt.Errorf("%s; last request: %w", state, e.lastErr)
+	}
+	return errors.New(state)
+}
+
 // Run serves requests until ctx ends, and returns when all it started is gone.
 func (m *Manager) Run(ctx context.Context) error {
-	err := m.queue.run(ctx)
+	var wg sync.WaitGroup
+	if m.conf.RootFile != "" {
+		wg.Go(func() { m.followRootFile(ctx) })
+	}
+	m.queue.run(ctx)
+	wg.Wait()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, e := range m.entries {
 		e.cancel()
 	}
-	return err
+	return nil
 }
 
 // keep asks for, renews and retries one identity until it is forgotten.
@@ -154,11 +177,9 @@ func (m *Manager) keep(e *entry) {
 		if !m.queue.enter(e) {
 			return
 		}
-		ctx, cancel := context.WithTimeout(e.ctx, requestTimeout)
-		issued, err := m.conf.Authority.Issue(ctx, e.id)
-		cancel()
+		issued, err := m.request(e)
 		m.queue.exit()
-		if e.ctx.Err() != nil {
+		if e.ctx.Err() != nil || m.queue.ctx.Err() != nil {
 			return
 		}
 		if m.conf.Issued != nil {
@@ -174,10 +195,18 @@ func (m *Manager) keep(e *entry) {
 			wait = renewIn(issued.SVID.Chain[0], time.Now())
 		}
 		m.store(e, issued, err)
-		if !m.queue.wait(e, wait, err != nil) {
+		if !m.queue.wait(e, wait) {
 			return
 		}
 	}
+}
+
+// request asks the authority, no longer than the entry is wanted and the manager runs.
+func (m *Manager) request(e *entry) (Issued, error) {
+	ctx, cancel := context.WithTimeout(e.ctx, requestTimeout)
+	defer cancel()
+	defer context.AfterFunc(m.queue.ctx, cancel)()
+	return m.conf.Authority.Issue(ctx, e.id)
 }
 
 // renewIn is a third of a certificate's life from its start, give or take 5 %.
@@ -192,11 +221,21 @@ func (m *Manager) store(e *entry, i Issued, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	e.lastErr = err
-	if err == nil {
-		e.issued, e.root = i.SVID, i.Root
-		m.addRootLocked(e.id.TrustDomain, i.Root)
-		m.pruneLocked()
-		close(e.changed)
-		e.changed = make(chan struct{})
+	if err != nil {
+		return
+	}
+	e.issued, e.root = i.SVID, i.Root
+	m.addRootLocked(e.id.TrustDomain, i.Root)
+	m.pruneLocked()
+	close(e.changed)
+	e.changed = make(chan struct{})
+	// The authority is there: whoever has nothing to show need not wait out its backoff (SECURITY F10).
+	for _, other := range m.entries {
+		if other.lastErr != nil && !other.valid() {
+			m.queue.raise(other)
+		}
 	}
 }
+
+// valid tells whether there is a certificate to give. It needs the manager's lock.
+func (e *entry) valid() bool { return e.issued != nil && time.Now().Before(e.issued.Chain[0].NotAfter) }

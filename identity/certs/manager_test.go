@@ -2,23 +2,31 @@ package certs
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math/big"
 	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
+	"go.uber.org/goleak"
 
 	"github.com/ambit-mesh/ambit/identity"
 	"github.com/ambit-mesh/ambit/identity/svid"
+	"github.com/ambit-mesh/ambit/internal/testkit/fakeca"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // authority issues certificates of a day, unless it is away.
 type authority struct {
@@ -278,6 +286,109 @@ func TestAWaitingConnectionGoesFirst(t *testing.T) {
 		}
 		if d := time.Since(start); d > 2*time.Second {
 			t.Errorf("a waiting connection had its certificate after %v, behind the background", d)
+		}
+	})
+}
+
+// F10: with nobody waiting, all identities recover soon after the first one finds the authority back.
+func TestF10AllRecoverWithTheFirst(t *testing.T) {
+	in(t, func(t *testing.T, m *Manager, a *authority) {
+		a.set(func(a *authority) { a.away = true })
+		for n := range 100 {
+			m.Want(identity.ID{TrustDomain: "cluster.local", Namespace: "n", ServiceAccount: fmt.Sprint("a", n)})
+		}
+		m.Want(sleep)
+		time.Sleep(3 * time.Hour) // every backoff is at its longest
+		a.set(func(a *authority) { a.away, a.issued = false, nil })
+		back := time.Now()
+		if _, err := m.SVID(within(t, time.Minute), sleep); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10*time.Second - time.Since(back))
+		for _, e := range m.Entries() {
+			if e.State != Available {
+				t.Errorf("%s is %s 10 s after the authority came back", e.ID, e.State)
+			}
+		}
+		if n := a.count(); n > 2*101 {
+			t.Errorf("%d requests for 101 identities", n)
+		}
+	})
+}
+
+func TestAnExpiredCertificateSaysSo(t *testing.T) {
+	in(t, func(t *testing.T, m *Manager, a *authority) {
+		m.Want(sleep)
+		if _, err := m.SVID(within(t, time.Minute), sleep); err != nil {
+			t.Fatal(err)
+		}
+		a.set(func(a *authority) { a.away = true })
+		time.Sleep(25 * time.Hour)
+		_, err := m.SVID(within(t, 5*time.Second), sleep)
+		if err == nil || !strings.Contains(err.Error(), "the certificate expired at 2000-01-02T") || !strings.Contains(err.Error(), errAway.Error()) {
+			t.Errorf("error %v", err)
+		}
+	})
+}
+
+// A request under way does not hold up the end.
+func TestRunEndsAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAuthority(t)
+		a.slow = time.Hour
+		m := New(Config{Authority: a, Log: slog.New(slog.DiscardHandler)})
+		m.Want(sleep)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- m.Run(ctx) }()
+		synctest.Wait()
+		begin := time.Now()
+		cancel()
+		if err := <-done; err != nil || time.Since(begin) > 0 {
+			t.Errorf("Run ended after %v: %v", time.Since(begin), err)
+		}
+	})
+}
+
+// CA-18: the file brings a root before anything is signed by it, and keeps the old one until nothing is.
+func TestRootFileIsFollowed(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "root-cert.pem")
+	write := func(text []byte) {
+		if err := os.WriteFile(path, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	synctest.Test(t, func(t *testing.T) {
+		first, second := fakeca.New(t), fakeca.New(t)
+		write(first.PEM())
+		m := New(Config{Authority: newAuthority(t), RootFile: path, TrustDomain: "cluster.local", Log: slog.New(slog.DiscardHandler)})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- m.Run(ctx) }()
+		trusts := func(want ...bool) {
+			t.Helper()
+			time.Sleep(11 * time.Second)
+			pool, err := m.Roots("cluster.local")
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i, ca := range []*fakeca.CA{first, second} {
+				_, err := ca.Issue(sleep).Chain[0].Verify(x509.VerifyOptions{Roots: pool, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
+				if (err == nil) != want[i] {
+					t.Errorf("root %d trusted: %v, want %v", i+1, err == nil, want[i])
+				}
+			}
+		}
+		trusts(true, false)
+		write(append(first.PEM(), second.PEM()...))
+		trusts(true, true)
+		write([]byte("broken"))
+		trusts(true, true)
+		write(second.PEM())
+		trusts(false, true)
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
 		}
 	})
 }

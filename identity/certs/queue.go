@@ -38,7 +38,7 @@ func (q *queue) start(f func()) {
 	}
 }
 
-func (q *queue) run(ctx context.Context) error {
+func (q *queue) run(ctx context.Context) {
 	q.mu.Lock()
 	q.ctx = ctx
 	for _, f := range q.pending {
@@ -56,7 +56,6 @@ func (q *queue) run(ctx context.Context) error {
 	q.cond.Broadcast()
 	q.mu.Unlock()
 	q.wg.Wait()
-	return nil
 }
 
 // raise says that somebody waits for e: its request goes before others, and a retry is not waited out.
@@ -110,40 +109,30 @@ func (q *queue) exit() {
 	q.cond.Broadcast()
 }
 
-// raisedRetry is how long a retry waits at least although somebody waits for it.
+// raisedRetry is how long the next request for an identity waits at least although somebody waits for it.
 const raisedRetry = time.Second
 
-// wait waits for d, or, after a failure, until somebody waits for e. It returns false when there is no more to do.
-func (q *queue) wait(e *entry, d time.Duration, failed bool) bool {
+// wait waits for d, or until somebody waits for e: after a failure, or because the clock jumped past the end of its
+// certificate. It returns false when there is no more to do.
+func (q *queue) wait(e *entry, d time.Duration) bool {
+	raised, ok := q.raisable(e)
+	if !ok {
+		return false
+	}
+	defer q.settled(e)
 	t := time.NewTimer(d)
 	defer t.Stop()
-	var raised chan struct{}
-	if failed {
-		floor := time.NewTimer(min(d, raisedRetry))
-		defer floor.Stop()
-		select {
-		case <-e.ctx.Done():
-			return false
-		case <-q.ctx.Done():
-			return false
-		case <-floor.C:
-		}
-		if e.urgent.Load() > 0 {
-			return true
-		}
-		q.mu.Lock()
-		if q.stopped {
-			q.mu.Unlock()
-			return false
-		}
-		raised = make(chan struct{})
-		q.raised[e] = raised
-		q.mu.Unlock()
-		defer func() {
-			q.mu.Lock()
-			delete(q.raised, e)
-			q.mu.Unlock()
-		}()
+	floor := time.NewTimer(min(d, raisedRetry))
+	defer floor.Stop()
+	select {
+	case <-e.ctx.Done():
+		return false
+	case <-q.ctx.Done():
+		return false
+	case <-floor.C:
+	}
+	if e.urgent.Load() > 0 { // counted before raise, so whoever raised too early for our channel is seen here
+		return true
 	}
 	select {
 	case <-e.ctx.Done():
@@ -154,4 +143,22 @@ func (q *queue) wait(e *entry, d time.Duration, failed bool) bool {
 	case <-raised:
 	}
 	return true
+}
+
+// raisable gives the channel that raise closes.
+func (q *queue) raisable(e *entry) (<-chan struct{}, bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.stopped {
+		return nil, false
+	}
+	raised := make(chan struct{})
+	q.raised[e] = raised
+	return raised, true
+}
+
+func (q *queue) settled(e *entry) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	delete(q.raised, e)
 }

@@ -1,9 +1,13 @@
 package certs
 
 import (
+	"bytes"
+	"context"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -14,9 +18,10 @@ import (
 // anchors are the roots of one trust domain: those that vouch for a certificate we hold, and those added from outside.
 // While authorities rotate, the old root stays as long as any certificate of ours still hangs on it.
 type anchors struct {
-	certs map[string]*x509.Certificate // by raw bytes
-	added map[string]bool              // by AddRoots, never pruned
-	pool  *x509.CertPool
+	certs  map[string]*x509.Certificate // by raw bytes
+	added  map[string]bool              // by AddRoots
+	latest string                       // of the last answer
+	pool   *x509.CertPool
 }
 
 func (a *anchors) rebuild() {
@@ -35,6 +40,41 @@ func (m *Manager) Roots(trustDomain string) (*x509.CertPool, error) {
 		return nil, fmt.Errorf("no roots of trust domain %s are known yet", trustDomain)
 	}
 	return a.pool, nil
+}
+
+// followRootFile adds the roots of the file as they are now, again and again. While it cannot be read, those that were
+// read last stay.
+func (m *Manager) followRootFile(ctx context.Context) {
+	tick := time.NewTicker(m.conf.RootFileEvery)
+	defer tick.Stop()
+	var last []byte
+	var lastErr string
+	for {
+		text, err := os.ReadFile(m.conf.RootFile)
+		if err == nil && !bytes.Equal(text, last) {
+			var roots []*x509.Certificate
+			if roots, err = parsePEM(text); err == nil && len(roots) == 0 {
+				err = errors.New("no certificate in it")
+			}
+			if err == nil {
+				last = text
+				m.AddRoots(m.conf.TrustDomain, roots...)
+				m.conf.Log.Info("root certificates read", "file", m.conf.RootFile, "count", len(roots))
+			}
+		}
+		switch {
+		case err == nil:
+			lastErr = ""
+		case err.Error() != lastErr:
+			lastErr = err.Error()
+			m.conf.Log.Warn("root certificates not read, the last ones stay", "file", m.conf.RootFile, "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
 }
 
 // AddRoots trusts further roots for a trust domain, such as those of a root file, in place of those added before.
@@ -62,14 +102,15 @@ func (m *Manager) anchorsLocked(td string) *anchors {
 
 func (m *Manager) addRootLocked(td string, c *x509.Certificate) {
 	a := m.anchorsLocked(td)
+	a.latest = string(c.Raw)
 	if _, ok := a.certs[string(c.Raw)]; !ok {
 		a.certs[string(c.Raw)] = c
 		a.rebuild()
 	}
 }
 
-// pruneLocked drops roots that no certificate of ours hangs on and nobody added. The last one stays: a proxy whose
-// pods have all left must still know its mesh when the next one comes.
+// pruneLocked drops roots that no certificate of ours hangs on and nobody added. That of the last answer stays: a proxy
+// whose pods have all left must still know its mesh when the next one comes.
 func (m *Manager) pruneLocked() {
 	used := map[string]bool{}
 	for _, e := range m.entries {
@@ -80,7 +121,7 @@ func (m *Manager) pruneLocked() {
 	for _, a := range m.roots {
 		before := len(a.certs)
 		for raw := range a.certs {
-			if !used[raw] && !a.added[raw] && len(a.certs) > 1 {
+			if !used[raw] && !a.added[raw] && raw != a.latest {
 				delete(a.certs, raw)
 			}
 		}
