@@ -15,6 +15,7 @@ import (
 	"github.com/ambit-mesh/ambit/control/internal/ambient"
 	"github.com/ambit-mesh/ambit/control/internal/ca"
 	"github.com/ambit-mesh/ambit/control/internal/push"
+	"github.com/ambit-mesh/ambit/control/internal/status"
 	"github.com/ambit-mesh/ambit/control/source"
 	"github.com/ambit-mesh/ambit/control/source/kinds"
 	"github.com/ambit-mesh/ambit/lifecycle"
@@ -33,6 +34,12 @@ type Writer interface {
 	Apply(ctx context.Context, o kinds.Object) error
 }
 
+// StatusWriter takes the status of objects: objects that hold only metadata and status.
+type StatusWriter interface {
+	Writer
+	Delete(ctx context.Context, k kinds.Kind, namespace, name string) error
+}
+
 // Callers verifies the tokens of proxies.
 type Callers interface {
 	Verify(ctx context.Context, token string) (source.Caller, error)
@@ -42,7 +49,7 @@ type Callers interface {
 type Config struct {
 	Objects Objects
 	Writer  Writer
-	Status  Writer // takes objects that hold only metadata and status
+	Status  StatusWriter
 	Callers Callers
 
 	// XDS, Monitor and Ready are where to serve: xDS and CA over TLS, metrics and debug, readiness.
@@ -151,6 +158,7 @@ func (c *Control) serve(ctx context.Context, serving func()) error {
 	})
 	g.Go("authority", authority.follow)
 	g.Go("roots", func(ctx context.Context) error { return c.distributeRoots(ctx, authority) })
+	g.Go("status", func(ctx context.Context) error { return status.Keep(ctx, c.out.Statuses, c.conf.Status, c.conf.Log) })
 	serving()
 	c.conf.Log.Info("control plane is serving", "xds", c.conf.XDS.Addr().String(), "trustDomain", c.conf.TrustDomain)
 	return g.Wait()

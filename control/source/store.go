@@ -2,6 +2,7 @@ package source
 
 import (
 	"reflect"
+	"strings"
 
 	"github.com/ambit-mesh/ambit/collection"
 	"github.com/ambit-mesh/ambit/control/source/kinds"
@@ -23,6 +24,14 @@ type Ref struct {
 
 // RefOf is the name of o.
 func RefOf(o kinds.Object) Ref { return Ref{kinds.Of(o), Key(o.GetNamespace(), o.GetName())} }
+
+// Names are the namespace, "" for a kind without, and the name.
+func (r Ref) Names() (namespace, name string) {
+	if ns, name, ok := strings.Cut(r.Key, "/"); ok {
+		return ns, name
+	}
+	return "", r.Key
+}
 
 // filler is one set, whatever its type.
 type filler interface {

@@ -18,6 +18,7 @@ import (
 	"github.com/ambit-mesh/ambit/control/internal/ambient"
 	"github.com/ambit-mesh/ambit/control/internal/policy"
 	"github.com/ambit-mesh/ambit/control/source"
+	"github.com/ambit-mesh/ambit/control/source/kinds"
 )
 
 // deriver connects the pure functions of ambient and policy to collections.
@@ -81,21 +82,14 @@ func (d *deriver) namespace(r *collection.Read, name string) *corev1.Namespace {
 	return ns
 }
 
-func (d *deriver) waypoint(r *collection.Read, o metav1.Object, traffic string) *ambient.Waypoint {
-	return ambient.Bind(o, d.namespace(r, o.GetNamespace()), traffic, func(key string) *ambient.Waypoint {
-		w, _ := collection.Get(r, d.waypoints, key)
-		return w
-	}).Waypoint
-}
-
-func (d *deriver) attached(r *collection.Read, o metav1.Object) ambient.Attached {
-	return ambient.Attached{Namespace: d.namespace(r, o.GetNamespace()), Waypoint: d.waypoint(r, o, "service")}
+func (d *deriver) attached(r *collection.Read, o kinds.Object) ambient.Attached {
+	return ambient.Attached{Namespace: d.namespace(r, o.GetNamespace()), Waypoint: d.bind(r, o, "service").Waypoint}
 }
 
 // around gathers what the surroundings of a workload say about it.
-func (d *deriver) around(r *collection.Read, o metav1.Object, labels map[string]string, node string) ambient.Around {
+func (d *deriver) around(r *collection.Read, o kinds.Object, labels map[string]string, node string) ambient.Around {
 	ns := o.GetNamespace()
-	a := ambient.Around{Waypoint: d.waypoint(r, o, "workload")}
+	a := ambient.Around{Waypoint: d.bind(r, o, "workload").Waypoint}
 	for _, s := range collection.Lookup(r, d.servicesIn, ns) {
 		if s.Selects(ns, labels) {
 			a.Services = append(a.Services, s)
@@ -118,11 +112,10 @@ func scoped[T any](r *collection.Read, ix *collection.Index[string, T], ns, root
 	return all
 }
 
-var workloadKind = collection.Kind[*workload.Workload]{
-	Key: (*workload.Workload).GetUid, Equal: func(a, b *workload.Workload) bool { return proto.Equal(a, b) },
-}
-
 func (d *deriver) workloads() collection.Collection[*workload.Workload] {
+	workloadKind := collection.Kind[*workload.Workload]{
+		Key: (*workload.Workload).GetUid, Equal: func(a, b *workload.Workload) bool { return proto.Equal(a, b) },
+	}
 	byObject := collection.NewIndex(d.services, func(s *ambient.Service) []string { return []string{s.Source} })
 	return collection.Join(workloadKind.Equal,
 		collection.Map(d.Pods, workloadKind, func(r *collection.Read, p *corev1.Pod) (*workload.Workload, bool) {
@@ -143,7 +136,7 @@ func (d *deriver) workloads() collection.Collection[*workload.Workload] {
 					own = append(own, s)
 				}
 			}
-			return d.FromServiceEndpoints(se, own, ambient.Around{Waypoint: d.waypoint(r, se, "workload")})
+			return d.FromServiceEndpoints(se, own, ambient.Around{Waypoint: d.bind(r, se, "workload").Waypoint})
 		}),
 		collection.MapMany(d.EndpointSlices, workloadKind, func(r *collection.Read, es *discoveryv1.EndpointSlice) []*workload.Workload {
 			name := es.Labels[discoveryv1.LabelServiceName]
@@ -167,8 +160,7 @@ func (d *deriver) policies() collection.Collection[*authorization.Authorization]
 			return w, w != nil
 		}),
 		collection.Map(d.PeerAuthentications, kind, func(r *collection.Read, p *securityv1.PeerAuthentication) (*authorization.Authorization, bool) {
-			ns, meshWide := policy.Parents(scoped(r, d.peersIn, p.Namespace, d.RootNamespace), p.Namespace, d.RootNamespace)
-			w := policy.FromPeerAuthentication(p, ns, meshWide, d.RootNamespace).Wire
+			w := d.peer(r, p).Wire
 			return w, w != nil
 		}))
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/ambit-mesh/ambit/collection"
 	"github.com/ambit-mesh/ambit/control/internal/ambient"
 	"github.com/ambit-mesh/ambit/control/internal/routing"
+	"github.com/ambit-mesh/ambit/control/internal/status"
 	"github.com/ambit-mesh/ambit/control/source"
 	"github.com/ambit-mesh/ambit/mesh"
 	"github.com/ambit-mesh/ambit/xds/delta"
@@ -25,6 +26,7 @@ type Outputs struct {
 	Services  collection.Collection[*ambient.Service]
 	Workloads collection.Collection[*workload.Workload]
 	Policies  collection.Collection[*authorization.Authorization]
+	Statuses  collection.Collection[status.Status]
 	Types     []server.Type[source.Caller]
 }
 
@@ -36,7 +38,8 @@ func (t Trusted) sees(c source.Caller, _ delta.Resource) bool { return slices.Co
 // New derives everything from the objects of a store.
 func New(st *source.Store, c ambient.Config, trusted Trusted) Outputs {
 	d := newDeriver(st, c)
-	out := Outputs{Services: d.services, Workloads: d.workloads(), Policies: d.policies()}
+	out := Outputs{Services: d.services, Workloads: d.workloads(), Policies: d.policies(), Statuses: d.statuses()}
+	resourceKind := collection.Kind[delta.Resource]{Key: func(r delta.Resource) string { return r.Name }, Equal: sameResource}
 	addresses := collection.Join(sameResource,
 		collection.Map(out.Workloads, resourceKind, func(_ *collection.Read, w *workload.Workload) (delta.Resource, bool) {
 			return resource(mesh.TypeAddress, w.Uid, workloadAliases(w), &workload.Address{Type: &workload.Address_Workload{Workload: w}}), true
@@ -76,8 +79,6 @@ func New(st *source.Store, c ambient.Config, trusted Trusted) Outputs {
 	}
 	return out
 }
-
-var resourceKind = collection.Kind[delta.Resource]{Key: func(r delta.Resource) string { return r.Name }, Equal: sameResource}
 
 func sameResource(a, b delta.Resource) bool { return a.Name == b.Name && a.Version == b.Version }
 

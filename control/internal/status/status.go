@@ -1,0 +1,114 @@
+// Package status tells what became of the objects that people write.
+package status
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+	metav1alpha1 "istio.io/api/meta/v1alpha1"
+	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
+	securityv1 "istio.io/client-go/pkg/apis/security/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/ambit-mesh/ambit/control/internal/ambient"
+	"github.com/ambit-mesh/ambit/control/internal/policy"
+	"github.com/ambit-mesh/ambit/control/source"
+	"github.com/ambit-mesh/ambit/control/source/kinds"
+)
+
+// Types of conditions.
+const (
+	ZtunnelAccepted = "ZtunnelAccepted"
+	WaypointBound   = "istio.io/WaypointBound"
+)
+
+// Status is what is to be said of one object.
+type Status struct {
+	Ref        source.Ref
+	Generation int64
+	Conditions []Condition
+}
+
+// Condition is one statement, and why it holds or not.
+type Condition struct {
+	Type            string
+	True            bool
+	Reason, Message string
+}
+
+// Key names a status in a collection.
+func (s Status) Key() string { return s.Ref.Kind.Resource() + "/" + s.Ref.Key }
+
+// Same reports whether two say the same.
+func Same(a, b Status) bool {
+	return a.Key() == b.Key() && a.Generation == b.Generation && slices.Equal(a.Conditions, b.Conditions)
+}
+
+// OfPolicy tells whether node proxies enforce a policy. It tells nothing of one that is not for them.
+func OfPolicy(o kinds.Object, r policy.Result) (Status, bool) {
+	if r.Reason == "" {
+		return Status{}, false
+	}
+	return of(o, Condition{Type: ZtunnelAccepted, True: r.Wire != nil || r.Reason == policy.Accepted, Reason: r.Reason, Message: r.Why}), true
+}
+
+// OfBinding tells whether an object goes through the waypoint that it asks for.
+func OfBinding(o kinds.Object, b ambient.Binding) (Status, bool) {
+	if b.Asked == "" {
+		return Status{}, false
+	}
+	return of(o, Condition{Type: WaypointBound, True: b.Waypoint != nil, Reason: b.Reason, Message: b.Why}), true
+}
+
+func of(o kinds.Object, c ...Condition) Status {
+	return Status{Ref: source.RefOf(o), Generation: o.GetGeneration(), Conditions: c}
+}
+
+// object is the status as an object that has nothing else. since tells when each condition became what it is.
+func (s Status) object(since func(Condition) time.Time) (kinds.Object, error) {
+	o := s.Ref.Kind.New()
+	namespace, name := s.Ref.Names()
+	o.SetNamespace(namespace)
+	o.SetName(name)
+	switch o := o.(type) {
+	case *securityv1.AuthorizationPolicy:
+		o.Status.Conditions, o.Status.ObservedGeneration = s.istio(since), s.Generation
+	case *securityv1.PeerAuthentication:
+		o.Status.Conditions, o.Status.ObservedGeneration = s.istio(since), s.Generation
+	case *networkingv1.ServiceEntry:
+		o.Status.Conditions, o.Status.ObservedGeneration = s.istio(since), s.Generation
+	case *networkingv1.WorkloadEntry:
+		o.Status.Conditions, o.Status.ObservedGeneration = s.istio(since), s.Generation
+	case *corev1.Service:
+		for _, c := range s.Conditions {
+			o.Status.Conditions = append(o.Status.Conditions, metav1.Condition{
+				Type: c.Type, Status: metav1.ConditionStatus(c.word()), Reason: c.Reason, Message: c.Message,
+				ObservedGeneration: s.Generation, LastTransitionTime: metav1.NewTime(since(c)),
+			})
+		}
+	default:
+		return nil, fmt.Errorf("a %s has no conditions", s.Ref.Kind.Kind)
+	}
+	return o, nil
+}
+
+func (s Status) istio(since func(Condition) time.Time) []*metav1alpha1.IstioCondition {
+	var out []*metav1alpha1.IstioCondition
+	for _, c := range s.Conditions {
+		out = append(out, &metav1alpha1.IstioCondition{
+			Type: c.Type, Status: c.word(), Reason: c.Reason, Message: c.Message,
+			ObservedGeneration: s.Generation, LastTransitionTime: timestamppb.New(since(c)),
+		})
+	}
+	return out
+}
+
+func (c Condition) word() string {
+	if c.True {
+		return "True"
+	}
+	return "False"
+}
