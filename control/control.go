@@ -10,7 +10,6 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/keepalive"
 
 	"github.com/ambit-mesh/ambit/control/internal/ambient"
 	"github.com/ambit-mesh/ambit/control/internal/ca"
@@ -126,21 +125,15 @@ func (c *Control) serve(ctx context.Context, serving func()) error {
 	if err := authority.open(ctx); err != nil {
 		return err
 	}
-	xds := server.New(server.Config[source.Caller]{
-		Authenticate: func(ctx context.Context) (source.Caller, error) { return ca.Authenticate(ctx, c.conf.Callers) },
-		Types:        c.out.Types, Log: c.conf.Log,
-	})
+	rules := ca.Rules{TrustDomain: c.conf.TrustDomain, Trusted: c.conf.NodeAccounts, Pods: newPods(c.store.Objects)}
+	d := door{callers: c.conf.Callers, rules: rules, nodeAccounts: c.conf.NodeAccounts}
+	xds := server.New(server.Config[source.Caller]{Authenticate: d.authenticate, Admit: d.admit, Types: c.out.Types, Log: c.conf.Log})
 	defer xds.Close()
 	signer := &ca.Server{
 		Authority: authority.current, Callers: c.conf.Callers, Log: c.conf.Log, Now: time.Now, Count: c.count.certificate,
-		Rules: ca.Rules{TrustDomain: c.conf.TrustDomain, Trusted: c.conf.NodeAccounts, Pods: newPods(c.store.Objects)},
+		Rules: rules,
 	}
-	rpc := grpc.NewServer(
-		grpc.Creds(credentials.NewTLS(authority.serverTLS())),
-		grpc.MaxRecvMsgSize(maxRequest), grpc.ConnectionTimeout(handshakeTimeout),
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
-	)
+	rpc := grpc.NewServer(append(server.Options(), grpc.Creds(credentials.NewTLS(authority.serverTLS())))...)
 	xds.Register(rpc)
 	signer.Register(rpc)
 
@@ -163,9 +156,3 @@ func (c *Control) serve(ctx context.Context, serving func()) error {
 	c.conf.Log.Info("control plane is serving", "xds", c.conf.XDS.Addr().String(), "trustDomain", c.conf.TrustDomain)
 	return g.Wait()
 }
-
-// Bounds on what strangers may cost: a request is a CSR or a subscription, and a handshake takes no longer than this.
-const (
-	maxRequest       = 4 << 20
-	handshakeTimeout = 10 * time.Second
-)

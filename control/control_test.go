@@ -208,10 +208,10 @@ func TestCertificatesThroughTheDoor(t *testing.T) {
 func TestDiscoveryThroughTheDoor(t *testing.T) {
 	p := start(t)
 	workloads, services, policies := make(chan *workload.Workload, 100), make(chan *workload.Service, 100), make(chan *authorization.Authorization, 100)
-	subscribe := func(token func() (string, error), told func()) *client.Client {
+	subscribe := func(token func() (string, error), node string, told func()) *client.Client {
 		c := client.New(client.Config{
 			Address: p.addr, TLS: client.TLSFromFile(p.roots(), mesh.IstiodHost), Token: token, ClusterID: "Kubernetes",
-			Node: &discovery.Node{Id: "ztunnel~10.244.1.2~ztunnel-1.istio-system~istio-system.svc.cluster.local"},
+			Node: &discovery.Node{Id: node},
 			Handlers: []client.Handler{
 				client.Handle(mesh.TypeAddress, false, func(up []client.Item[*workload.Address], _ []string) error {
 					for _, i := range up {
@@ -240,7 +240,7 @@ func TestDiscoveryThroughTheDoor(t *testing.T) {
 		t.Cleanup(func() { cancel(); <-done })
 		return c
 	}
-	c := subscribe(p.token("istio-system", "ztunnel", "ztunnel-1", "z1", "node-1"), func() {})
+	c := subscribe(p.token("istio-system", "ztunnel", "ztunnel-1", "z1", "node-1"), "ztunnel~10.244.1.2~ztunnel-1.istio-system~istio-system.svc.cluster.local", func() {})
 	<-c.Synced(mesh.TypeAddress)
 	<-c.Synced(mesh.TypeAuthorization)
 	web := await(t, workloads, func(w *workload.Workload) bool { return w.Name == "web-1" })
@@ -260,9 +260,9 @@ func TestDiscoveryThroughTheDoor(t *testing.T) {
 		t.Errorf("policies of the workload: %v", web.AuthorizationPolicies)
 	}
 
-	// XD-02: another pod's claims of being a ztunnel count for nothing.
+	// XD-02: another pod is told of nothing by its own name, and refused under that of a ztunnel.
 	told := 0
-	other := subscribe(p.token("default", "web", "web-1", "w1", "node-1"), func() { told++ })
+	other := subscribe(p.token("default", "web", "web-1", "w1", "node-1"), "router~10.244.1.3~web-1.default~default.svc.cluster.local", func() { told++ })
 	<-other.Synced(mesh.TypeAddress)
 	<-other.Synced(mesh.TypeAuthorization)
 	if told != 0 {

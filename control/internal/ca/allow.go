@@ -62,6 +62,12 @@ func (r Rules) Allow(c source.Caller, asked string) (identity.ID, error) {
 	return identity.ID{}, fmt.Errorf("no pod of %s runs on node %s", id.Principal(), node)
 }
 
+// Alive reports whether the pod that a caller's token is bound to is still there and is the same.
+func (r Rules) Alive(c source.Caller) error {
+	_, err := r.node(c)
+	return err
+}
+
 // node is where the caller's pod runs. A token outlives its pod; the caller must not.
 func (r Rules) node(c source.Caller) (string, error) {
 	if c.Pod == "" {

@@ -91,7 +91,14 @@ func (c *checker) single(n *node, f protoreflect.FieldDescriptor, path string) {
 			c.fail(n.line, path, "is not base64: "+err.Error(), "")
 		}
 	default:
-		c.basic(n, goKind(f.Kind()), path)
+		kind := goKind(f.Kind())
+		if s, ok := n.value.(string); ok && n.kind == scalar && (kind == reflect.Int64 || kind == reflect.Uint64) {
+			// JSON numbers have 53 bits, so protobuf writes those of 64 in quotes.
+			if i, err := strconv.ParseInt(s, 10, 64); err == nil && fits(i, kind) {
+				return
+			}
+		}
+		c.basic(n, kind, path)
 	}
 }
 
