@@ -1,0 +1,337 @@
+package proxy_test
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/ambit-mesh/ambit/api/authorization"
+	"github.com/ambit-mesh/ambit/api/workload"
+	"github.com/ambit-mesh/ambit/identity"
+	"github.com/ambit-mesh/ambit/internal/testkit/fakeca"
+	"github.com/ambit-mesh/ambit/internal/testkit/netnstest"
+	"github.com/ambit-mesh/ambit/linux/link"
+	"github.com/ambit-mesh/ambit/linux/netns"
+	"github.com/ambit-mesh/ambit/linux/nft"
+	"github.com/ambit-mesh/ambit/linux/sock"
+	"github.com/ambit-mesh/ambit/mesh"
+	"github.com/ambit-mesh/ambit/telemetry"
+	"github.com/ambit-mesh/ambit/ztunnel/internal/proxy"
+	"github.com/ambit-mesh/ambit/ztunnel/internal/state"
+)
+
+func TestMain(m *testing.M) { netnstest.Main(m) }
+
+// world is a bridge with pods, and the proxies of those that are captured.
+type world struct {
+	t      *testing.T
+	bridge *netns.Namespace
+	ca     *fakeca.CA
+	store  *state.Store
+	log    *lines
+	conf   proxy.Config
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	netnstest.Need(t)
+	w := &world{t: t, bridge: netnstest.New(t), ca: fakeca.New(t), log: newLines()}
+	w.must(link.AddBridge(w.bridge, "br0", netip.MustParsePrefix("10.0.0.254/24")))
+	w.store = state.New(state.Config{TrustDomain: fakeca.TrustDomain, Pick: func(uint64) uint64 { return 0 }})
+	levels, err := telemetry.ParseLevels("info")
+	w.must(err)
+	h := telemetry.NewHandler(w.log, telemetry.Text, levels)
+	w.conf = proxy.Config{
+		State: w.store, Source: w.ca, Roots: w.ca, TrustDomain: fakeca.TrustDomain, Cluster: "Kubernetes",
+		Access: telemetry.NewAccess(h), TCP: telemetry.NewMetrics("ztunnel", "test").TCP, Log: slog.New(h), Grace: 200 * time.Millisecond, Wait: 300 * time.Millisecond,
+	}
+	return w
+}
+
+func (w *world) must(err error) {
+	w.t.Helper()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// pod is a namespace with one address.
+type pod struct {
+	w     *world
+	ns    *netns.Namespace
+	name  string
+	ip    netip.Addr
+	proxy *proxy.Proxy
+	stop  func()
+}
+
+func (p *pod) id() identity.ID {
+	return identity.ID{TrustDomain: fakeca.TrustDomain, Namespace: "default", ServiceAccount: p.name}
+}
+
+func (p *pod) at(port uint16) netip.AddrPort { return netip.AddrPortFrom(p.ip, port) }
+
+// outside makes a pod that the mesh does not know.
+func (w *world) outside(name, ip string) *pod {
+	w.t.Helper()
+	p := &pod{w: w, ns: netnstest.New(w.t), name: name, ip: netip.MustParseAddr(ip)}
+	w.must(link.AddVeth(link.Veth{Name: "v" + name, NS: w.bridge, Peer: "eth0", PeerNS: p.ns, Bridge: "br0"}))
+	w.must(link.AddAddr(p.ns, "eth0", netip.PrefixFrom(p.ip, 24)))
+	w.must(link.Up(p.ns, "eth0"))
+	w.must(link.Up(w.bridge, "v"+name))
+	w.must(link.AddRoute(p.ns, link.Route{To: netip.MustParsePrefix("0.0.0.0/0"), Via: netip.MustParseAddr("10.0.0.254")}))
+	return p
+}
+
+// workload describes a captured pod to the store.
+func (w *world) workload(p *pod, change ...func(*workload.Workload)) {
+	w.t.Helper()
+	x := &workload.Workload{
+		Uid: "Kubernetes//Pod/default/" + p.name, Name: p.name, Namespace: "default", Addresses: [][]byte{p.ip.AsSlice()},
+		TunnelProtocol: workload.TunnelProtocol_HBONE, ServiceAccount: p.name, ClusterId: "Kubernetes",
+		WorkloadName: p.name, CanonicalName: p.name,
+		Services: map[string]*workload.PortList{
+			"default/" + p.name + ".default.svc.cluster.local": {Ports: []*workload.Port{{ServicePort: 80, TargetPort: 9080}}},
+		},
+	}
+	for _, f := range change {
+		f(x)
+	}
+	w.must(w.store.ApplyAddresses(state.Addresses{Set: []*workload.Address{{Type: &workload.Address_Workload{Workload: x}}}}))
+}
+
+// service gives a pod a virtual address.
+func (w *world) service(p *pod, vip string) netip.AddrPort {
+	w.t.Helper()
+	addr := netip.MustParseAddr(vip)
+	w.must(w.store.ApplyAddresses(state.Addresses{Set: []*workload.Address{{Type: &workload.Address_Service{Service: &workload.Service{
+		Name: p.name, Namespace: "default", Hostname: p.name + ".default.svc.cluster.local",
+		Addresses: []*workload.NetworkAddress{{Address: addr.AsSlice()}}, Ports: []*workload.Port{{ServicePort: 80, TargetPort: 9080}},
+	}}}}}))
+	return netip.AddrPortFrom(addr, 80)
+}
+
+// captured makes a pod of the mesh: known, redirected and served.
+func (w *world) captured(name, ip string) *pod {
+	w.t.Helper()
+	p := w.outside(name, ip)
+	w.workload(p)
+	w.redirect(p)
+	w.serve(p)
+	return p
+}
+
+func (w *world) serve(p *pod) {
+	w.t.Helper()
+	var err error
+	p.proxy, err = proxy.Open(w.conf, proxy.Pod{UID: p.name, Name: p.name, Namespace: "default", ServiceAccount: p.name, NS: p.ns})
+	w.must(err)
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- p.proxy.Run(ctx) }()
+	p.stop = sync.OnceFunc(func() {
+		cancel()
+		select {
+		case err := <-ended:
+			if err != nil {
+				w.t.Errorf("proxy of %s: %v", name(p), err)
+			}
+		case <-time.After(10 * time.Second):
+			w.t.Errorf("proxy of %s did not end", name(p))
+		}
+	})
+	w.t.Cleanup(p.stop)
+}
+
+func name(p *pod) string { return p.name }
+
+// redirect is the least that captures a pod; the node agent's rules are the same in substance.
+func (w *world) redirect(p *pod) {
+	w.t.Helper()
+	lo := netip.MustParsePrefix("127.0.0.1/32")
+	other := nft.NotMark(mesh.Mark, mesh.MarkMask)
+	w.must(nft.Apply(p.ns,
+		nft.Table{Family: nft.INet, Name: "nat", Chains: []nft.Chain{
+			{Name: "pre", Type: nft.NAT, Hook: nft.Prerouting, Priority: nft.PriorityDNAT, Rules: []nft.Rule{
+				nft.If(nft.NotDaddr(lo), nft.TCP(), nft.NotDport(mesh.PortHBONE), other).Then(nft.Redirect(mesh.PortPlaintext)),
+			}},
+			{Name: "out", Type: nft.NAT, Hook: nft.Output, Priority: nft.PriorityDNAT, Rules: []nft.Rule{
+				nft.If(nft.TCP(), nft.Mark(mesh.ConnMark, mesh.MarkMask)).Then(nft.Accept()),
+				nft.If(nft.NotDaddr(lo), nft.OutIface("lo")).Then(nft.Accept()),
+				nft.If(nft.NotDaddr(lo), nft.TCP(), other).Then(nft.Redirect(mesh.PortOutbound)),
+			}},
+		}},
+		nft.Table{Family: nft.INet, Name: "mangle", Chains: []nft.Chain{
+			{Name: "pre", Type: nft.Filter, Hook: nft.Prerouting, Priority: nft.PriorityMangle, Rules: []nft.Rule{
+				nft.If(nft.Mark(mesh.Mark, mesh.MarkMask)).Then(nft.SetCTMarkBits(mesh.ConnMark, mesh.MarkMask)),
+			}},
+			{Name: "out", Type: nft.Reroute, Hook: nft.Output, Priority: nft.PriorityMangle, Rules: []nft.Rule{
+				nft.If(nft.CTMark(mesh.ConnMark, mesh.MarkMask)).Then(nft.MarkFromCT()),
+			}},
+		}}))
+	w.must(link.AddRule(p.ns, link.Rule{Mark: mesh.ConnMark, Mask: mesh.MarkMask, Priority: 32764, Table: 100}))
+	w.must(link.AddRoute(p.ns, link.Route{To: netip.MustParsePrefix("0.0.0.0/0"), Link: "lo", Table: 100, Local: true}))
+}
+
+// policies replaces nothing: it adds.
+func (w *world) policies(ps ...*authorization.Authorization) {
+	w.t.Helper()
+	w.must(w.store.ApplyPolicies(state.Policies{Set: ps}))
+}
+
+// backend is an application's server in a pod. It counts what reaches it.
+type backend struct {
+	conns atomic.Int64
+	bytes atomic.Int64
+	seen  chan netip.AddrPort // who connected
+}
+
+func (p *pod) listen(port uint16, serve func(*net.TCPConn)) *backend {
+	p.w.t.Helper()
+	l, err := sock.Listen(p.ns, p.at(port), sock.Options{})
+	p.w.must(err)
+	b := &backend{seen: make(chan netip.AddrPort, 100)}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			c, err := l.AcceptTCP()
+			if err != nil {
+				return
+			}
+			b.conns.Add(1)
+			b.seen <- c.RemoteAddr().(*net.TCPAddr).AddrPort()
+			wg.Go(func() {
+				defer c.Close()
+				serve(c)
+			})
+		}
+	})
+	p.w.t.Cleanup(func() { l.Close(); wg.Wait() })
+	return b
+}
+
+// echo answers what it reads, and counts it.
+func (p *pod) echo(port uint16) *backend {
+	p.w.t.Helper()
+	var b *backend
+	ready := make(chan struct{})
+	b = p.listen(port, func(c *net.TCPConn) {
+		<-ready
+		buf := make([]byte, 32<<10)
+		for {
+			n, err := c.Read(buf)
+			b.bytes.Add(int64(n))
+			if _, werr := c.Write(buf[:n]); err != nil || werr != nil {
+				return
+			}
+		}
+	})
+	close(ready)
+	return b
+}
+
+func (p *pod) dial(to netip.AddrPort) *net.TCPConn {
+	p.w.t.Helper()
+	c, err := sock.Dial(p.w.t.Context(), p.ns, netip.AddrPort{}, to, sock.Options{})
+	p.w.must(err)
+	p.w.must(c.SetDeadline(time.Now().Add(5 * time.Second)))
+	p.w.t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// says sends text through a new connection and wants it back.
+func (p *pod) says(to netip.AddrPort, text string) {
+	p.w.t.Helper()
+	c := p.dial(to)
+	if got := exchange(c, text); got != text {
+		p.w.t.Fatalf("%s to %s: got %q back, want %q\n%s", p.name, to, got, text, p.w.log)
+	}
+	c.Close()
+}
+
+func exchange(c net.Conn, text string) string {
+	if _, err := io.WriteString(c, text); err != nil {
+		return err.Error()
+	}
+	b := make([]byte, len(text))
+	n, err := io.ReadFull(c, b)
+	if err != nil {
+		return string(b[:n]) + err.Error()
+	}
+	return string(b)
+}
+
+// refused opens a connection, sends, and wants it to end within a second with no byte.
+func (p *pod) refused(to netip.AddrPort) {
+	p.w.t.Helper()
+	c, err := sock.Dial(p.w.t.Context(), p.ns, netip.AddrPort{}, to, sock.Options{})
+	if err != nil {
+		return
+	}
+	defer c.Close()
+	p.w.must(c.SetDeadline(time.Now().Add(time.Second)))
+	_, _ = io.WriteString(c, "secret") // it may be closed already
+	b := make([]byte, 10)
+	n, err := c.Read(b)
+	if n > 0 || err == nil {
+		p.w.t.Errorf("%s to %s: read %q, want a refusal", p.name, to, b[:n])
+	} else if e, ok := err.(net.Error); ok && e.Timeout() {
+		p.w.t.Errorf("%s to %s: still open after a second", p.name, to)
+	}
+}
+
+// lines is a log that can be awaited.
+type lines struct {
+	mu      sync.Mutex // guards below
+	b       bytes.Buffer
+	changed chan struct{}
+}
+
+func newLines() *lines { return &lines{changed: make(chan struct{})} }
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	close(l.changed)
+	l.changed = make(chan struct{})
+	return l.b.Write(p)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// want waits for a line with all the parts.
+func (w *world) want(parts ...string) {
+	w.t.Helper()
+	deadline := time.After(3 * time.Second)
+	for {
+		w.log.mu.Lock()
+		changed := w.log.changed
+		w.log.mu.Unlock()
+		for line := range strings.Lines(w.log.String()) {
+			all := true
+			for _, part := range parts {
+				all = all && strings.Contains(line, part)
+			}
+			if all {
+				return
+			}
+		}
+		select {
+		case <-changed:
+		case <-deadline:
+			w.t.Fatalf("no line of the log has %q:\n%s", parts, w.log)
+		}
+	}
+}
