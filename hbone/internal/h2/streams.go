@@ -135,6 +135,9 @@ func (c *Conn) onReset(id uint32, code Code) *Error {
 	if c.cfg.Server && !st.answered {
 		return c.budget.reset()
 	}
+	if st.answered {
+		c.budget.earn(framesPerStream)
+	}
 	return nil
 }
 
