@@ -99,7 +99,7 @@ func (p *plugins) ExecPlugin(ctx context.Context, path string, stdin []byte, env
 	var out, errOut bytes.Buffer
 	cmd, err := view.Start(view.Process{
 		Spec: view.Spec{
-			Mounts: p.r.nodeMounts(p.node), Argv: []string{path}, Env: append(environ, "PATH="+DefaultPath), Scratch: p.r.scratch(),
+			Mounts: p.r.nodeMounts(p.node), Argv: []string{path}, Env: append(environ, "PATH="+DefaultPath),
 		},
 		NS: p.node.NS, OwnPIDs: true, Stdin: bytes.NewReader(stdin), Stdout: &out, Stderr: &errOut,
 	})

@@ -70,7 +70,7 @@ func (p *Pod) Start(c ContainerConfig) (*Container, error) {
 	c.Env = withDefaults(c.Env, p.conf.Hostname)
 	spec := view.Spec{
 		Mounts: append(p.r.mounts(), c.Mounts...), Files: p.etc(), Links: p.r.links(), Hostname: p.conf.Hostname,
-		Argv: c.Argv, Env: c.Env, Dir: c.Dir, Scratch: p.r.scratch(),
+		Argv: c.Argv, Env: c.Env, Dir: c.Dir,
 	}
 	cmd, err := view.Start(view.Process{Spec: spec, NS: p.ns, OwnPIDs: true, Stdout: log.stdout(), Stderr: log.stderr()})
 	if err != nil {

@@ -55,9 +55,6 @@ func New(c Config) *Runtime {
 	return &Runtime{conf: c, logs: map[string]*logFile{}}
 }
 
-// scratch is where views are put together, each in its own mount namespace.
-func (r *Runtime) scratch() string { return filepath.Join(r.conf.State, "run", "view") }
-
 // nodeDirs are the directories of its own that a node has in place of the machine's, by where processes of the node
 // find them. /var/run and /run are one.
 var nodeDirs = map[string]string{
@@ -73,9 +70,6 @@ func (r *Runtime) SetupNode(n *network.Node) error {
 		if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {
 			return fmt.Errorf("make node %s: %w", n.Name, err)
 		}
-	}
-	if err := os.MkdirAll(r.scratch(), 0o700); err != nil {
-		return fmt.Errorf("make node %s: %w", n.Name, err)
 	}
 	run := filepath.Join(dir, "run")
 	if err := unix.Mount("tmpfs", run, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755"); err != nil {

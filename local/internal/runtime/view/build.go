@@ -1,7 +1,6 @@
 package view
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -12,6 +11,10 @@ import (
 
 	"golang.org/x/sys/unix"
 )
+
+// scratch is where the view is put together, in this process's own mount namespace. /tmp is on every machine and is
+// none of the directories that the view shows, so that the view does not show itself.
+const scratch = "/tmp"
 
 // builder puts a view together below root. Paths without root are the view's.
 type builder struct {
@@ -29,7 +32,11 @@ func build(s Spec) error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
 		return fmt.Errorf("keep mounts inside: %w", err)
 	}
-	b := &builder{root: s.Scratch, own: map[string]bool{}}
+	b := &builder{root: scratch, own: map[string]bool{}}
+	sources, err := opened(s.Mounts)
+	if err != nil {
+		return err
+	}
 	if err := memory(b.root, "mode=755,size=64m"); err != nil {
 		return err
 	}
@@ -45,18 +52,14 @@ func build(s Spec) error {
 		if _, err := b.directory(filepath.Dir(filepath.Clean(m.Target))); err != nil {
 			return fmt.Errorf("prepare %s: %w", m.Target, err)
 		}
-		st, err := os.Stat(cmp.Or(m.Source, "/"))
-		if err != nil {
-			return fmt.Errorf("mount %s: %w", m.Target, err)
-		}
-		if _, err := b.point(m.Target, st.IsDir()); err != nil {
+		if _, err := b.point(m.Target, sources[m.Target].dir); err != nil {
 			return fmt.Errorf("prepare %s: %w", m.Target, err)
 		}
 	}
 	// Parents before children, so that a mount does not cover another.
 	mounts := slices.SortedStableFunc(slices.Values(s.Mounts), func(x, y Mount) int { return strings.Compare(x.Target, y.Target) })
 	for _, m := range mounts {
-		if err := b.mount(m); err != nil {
+		if err := b.mount(m, sources[m.Target]); err != nil {
 			return fmt.Errorf("mount %s: %w", m.Target, err)
 		}
 	}
@@ -224,7 +227,7 @@ func (b *builder) devices() error {
 }
 
 // mount does one mount of the specification.
-func (b *builder) mount(m Mount) error {
+func (b *builder) mount(m Mount, from source) error {
 	if m.Source == "" {
 		at, err := b.point(m.Target, true)
 		if err != nil {
@@ -233,18 +236,14 @@ func (b *builder) mount(m Mount) error {
 		b.own[strings.TrimPrefix(at, b.root)] = true
 		return memory(at, "mode=1777")
 	}
-	st, err := os.Stat(m.Source)
+	at, err := b.point(m.Target, from.dir)
 	if err != nil {
 		return err
 	}
-	at, err := b.point(m.Target, st.IsDir())
-	if err != nil {
-		return err
-	}
-	if !m.ReadOnly && st.IsDir() {
+	if !m.ReadOnly && from.dir {
 		b.own[strings.TrimPrefix(at, b.root)] = true
 	}
-	return bind(m.Source, at, m.ReadOnly)
+	return from.attach(at, m.ReadOnly)
 }
 
 // point makes sure that a path exists in the view to mount on, and says where it is outside, links followed.
@@ -391,19 +390,4 @@ func touch(path string) error {
 		return err
 	}
 	return f.Close()
-}
-
-// bind shows source at another place too, with all mounted below it.
-func bind(source, at string, readOnly bool) error {
-	if err := unix.Mount(source, at, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
-		return err
-	}
-	if !readOnly {
-		return nil
-	}
-	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
-	if err := unix.MountSetattr(unix.AT_FDCWD, at, unix.AT_RECURSIVE, &attr); err != nil {
-		return fmt.Errorf("make read-only: %w", err)
-	}
-	return nil
 }

@@ -42,8 +42,6 @@ type Spec struct {
 	Argv     []string
 	Env      []string
 	Dir      string
-	// Scratch is an existing directory that the view is put together on, in its own mount namespace.
-	Scratch string
 }
 
 // Process says how to start a program in a view.
