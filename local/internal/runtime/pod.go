@@ -87,7 +87,7 @@ func (p *Pod) nsPath() string {
 }
 
 // dir holds the pod's volumes.
-func (p *Pod) dir() string { return filepath.Join(p.r.conf.State, "pods", p.conf.UID) }
+func (p *Pod) dir() string { return p.r.PodDir(p.conf.UID) }
 
 // Dir is the pod's directory, for its volumes; it goes with the pod.
 func (p *Pod) Dir() string { return p.dir() }
@@ -115,7 +115,7 @@ func (p *Pod) Stop(ctx context.Context, grace time.Duration) error {
 	if p.conf.HostNetwork {
 		return p.remove()
 	}
-	return errors.Join(p.r.detach(context.WithoutCancel(ctx), p), p.release())
+	return errors.Join(p.r.detach(context.WithoutCancel(ctx), p), p.release(), p.remove())
 }
 
 // release gives up what network took.
@@ -125,7 +125,7 @@ func (p *Pod) release() error {
 		errs = append(errs, p.ns.Close())
 	}
 	p.conf.Node.IPAM().Give(p.taken)
-	return errors.Join(append(errs, p.remove())...)
+	return errors.Join(errs...)
 }
 
 func (p *Pod) remove() error {
@@ -149,3 +149,6 @@ func (p *Pod) etc() map[string]string {
 		"/etc/hosts": hosts.String(), "/etc/hostname": p.conf.Hostname + "\n", "/etc/resolv.conf": p.conf.ResolvConf,
 	}
 }
+
+// PodDir is the directory of a pod by its uid.
+func (r *Runtime) PodDir(uid string) string { return filepath.Join(r.conf.State, "pods", uid) }
