@@ -38,7 +38,12 @@ func inNamespace[T metav1.Object](o T) []string { return []string{o.GetNamespace
 
 func newDeriver(st *source.Store, c ambient.Config) *deriver {
 	d := &deriver{Config: c, Objects: st.Objects, graph: st.Graph}
-	d.policiesIn = collection.NewIndex(d.AuthorizationPolicies, inNamespace[*securityv1.AuthorizationPolicy])
+	d.policiesIn = collection.NewIndex(d.AuthorizationPolicies, func(p *securityv1.AuthorizationPolicy) []string {
+		if len(p.Spec.GetSelector().GetMatchLabels()) == 0 {
+			return nil // workloads refer only to policies that select them
+		}
+		return []string{p.Namespace}
+	})
 	d.peersIn = collection.NewIndex(d.PeerAuthentications, inNamespace[*securityv1.PeerAuthentication])
 	d.waypoints = collection.Map(d.KubeGateways,
 		collection.Kind[*ambient.Waypoint]{Key: (*ambient.Waypoint).Key, Equal: func(a, b *ambient.Waypoint) bool { return a == b }},

@@ -53,10 +53,11 @@ func New(st *source.Store, c ambient.Config, trusted Trusted) Outputs {
 	policies := collection.Map(out.Policies, resourceKind, func(_ *collection.Read, p *authorization.Authorization) (delta.Resource, bool) {
 		return resource(mesh.TypeAuthorization, p.Namespace+"/"+p.Name, nil, p), true
 	})
+	// What others refer to is sent first: a workload must not name a policy that its proxy does not have yet.
 	out.Types = []server.Type[source.Caller]{
+		{URL: mesh.TypeAuthorization, Resources: policies, Visible: trusted.sees},
 		{URL: mesh.TypeAddress, Resources: addresses, Visible: trusted.sees},
 		{URL: mesh.TypeWorkload, Resources: workloads, Visible: trusted.sees},
-		{URL: mesh.TypeAuthorization, Resources: policies, Visible: trusted.sees},
 	}
 	o := st.Objects
 	l7 := routing.New(routing.Inputs{
@@ -69,9 +70,9 @@ func New(st *source.Store, c ambient.Config, trusted Trusted) Outputs {
 		}, func(_ *collection.Read, s *ambient.Service) (*workload.Service, bool) { return s.Wire, true }),
 		Workloads: out.Workloads,
 	})
-	for url, resources := range l7.Resources {
+	for _, url := range []string{mesh.TypeSecret, mesh.TypeBackend, mesh.TypeRoute, mesh.TypeListener} {
 		out.Types = append(out.Types, server.Type[source.Caller]{
-			URL: url, Resources: resources,
+			URL: url, Resources: l7.Resources[url],
 			Visible: func(c source.Caller, r delta.Resource) bool {
 				return routing.Visible(c.Namespace, c.ServiceAccount, c.Pod, r.Name)
 			},
