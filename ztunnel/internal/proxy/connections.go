@@ -70,6 +70,15 @@ func (cs *connections) idle() <-chan struct{} {
 	return w
 }
 
+// cutAll ends whatever is open.
+func (cs *connections) cutAll(why error) {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	for c := range cs.open {
+		c.cut(why) // the connection's own goroutine does the rest
+	}
+}
+
 func (cs *connections) list(d telemetry.Direction) []*connection {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()

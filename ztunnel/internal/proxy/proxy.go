@@ -65,6 +65,8 @@ const (
 	connectTimeout = 10 * time.Second
 	defaultGrace   = 20 * time.Second
 	defaultWait    = 5 * time.Second
+	// lastWord is how much longer tunnels live than the connections in them, so that these end with their own reason.
+	lastWord = 250 * time.Millisecond
 )
 
 // Open opens the pod's listeners; Run serves them.
@@ -80,7 +82,7 @@ func Open(c Config, pod Pod) (*Proxy, error) {
 		id: identity.ID{TrustDomain: c.TrustDomain, Namespace: pod.Namespace, ServiceAccount: pod.ServiceAccount},
 	}
 	p.Log = c.Log.With("pod", pod.Namespace+"/"+pod.Name)
-	p.dialer = &hbone.Dialer{Source: c.Source, Roots: c.Roots, DialTCP: p.dialHop, ConnectTimeout: connectTimeout, Grace: c.Grace}
+	p.dialer = &hbone.Dialer{Source: c.Source, Roots: c.Roots, DialTCP: p.dialHop, ConnectTimeout: connectTimeout, Grace: c.Grace + lastWord}
 	for _, l := range []struct {
 		port uint16
 		into **net.TCPListener
@@ -135,7 +137,7 @@ func (p *Proxy) Run(ctx context.Context) error {
 	g.Go("inbound", func(ctx context.Context) error { return p.accept(ctx, life, p.plaintext, p.servePlaintext) })
 	g.Go("tunnels out", p.dialer.Run)
 	g.Go("tunnels in", func(ctx context.Context) error {
-		s := hbone.Server{TLS: p.serverTLS(), Handler: p.serveTunnel, Grace: p.Grace, Log: p.Log}
+		s := hbone.Server{TLS: p.serverTLS(), Handler: p.serveTunnel, Grace: p.Grace + lastWord, Log: p.Log}
 		return s.Serve(ctx, outsiders{p.tunnels})
 	})
 	g.Go("drain", func(ctx context.Context) error {
@@ -147,6 +149,7 @@ func (p *Proxy) Run(ctx context.Context) error {
 		case <-p.open.idle():
 		}
 		cut(errDrained)
+		p.open.cutAll(errDrained)
 		return nil
 	})
 	err := g.Wait()
