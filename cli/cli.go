@@ -51,7 +51,7 @@ func newRoot(env Env) *cobra.Command {
 	root.SetIn(env.In)
 	root.SetOut(env.Out)
 	root.SetErr(env.Err)
-	root.AddCommand(newVersion(env), newValidate(env), newLocal(env))
+	root.AddCommand(newVersion(env), newValidate(env), newLocal(env), newDemo(env))
 	return root
 }
 

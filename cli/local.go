@@ -2,6 +2,8 @@ package cli
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -32,8 +34,9 @@ func newLocal(env Env) *cobra.Command {
 	c.PersistentFlags().StringVarP(&s.namespace, "namespace", "n", "default", "namespace of the objects")
 	c.AddCommand(
 
+		newUp(s), newDown(s), newStatus(s),
 		newGet(s), newApply(s), newDelete(s), newMark(s, "label"), newMark(s, "annotate"), newScale(s), newRollout(s), newWait(s),
-		newDescribe(s), newLogs(s),
+		newDescribe(s), newLogs(s), newExec(s),
 	)
 	return c
 }
@@ -87,4 +90,16 @@ func targets(args []string) ([]target, error) {
 		}
 	}
 	return all, nil
+}
+
+// binaries is the directory of this program, where the others are.
+func binaries() (string, error) {
+	exe, err := os.Executable()
+	if err == nil {
+		exe, err = filepath.EvalSymlinks(exe)
+	}
+	if err != nil {
+		return "", fmt.Errorf("find ambit's own directory: %w", err)
+	}
+	return filepath.Dir(exe), nil
 }

@@ -197,8 +197,8 @@ func (s *Sandbox) release() error {
 	return errors.Join(err, s.lock.Close())
 }
 
-// marker is the file by which a state directory is known as ours; it is locked while a sandbox uses it.
-const marker = ".ambit-state"
+// Marker is the file by which a state directory is known as ours; it is locked while a sandbox uses it.
+const Marker = ".ambit-state"
 
 // ErrBusy means that another sandbox uses the state directory.
 var ErrBusy = errors.New("another local cluster is running there")
@@ -211,7 +211,7 @@ func claim(dir string) (*os.File, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the state directory: %w", err)
 	}
-	path := filepath.Join(dir, marker)
+	path := filepath.Join(dir, Marker)
 	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
 		entries, err := os.ReadDir(dir)
 		if err != nil {

@@ -1,0 +1,106 @@
+package local
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/ambit-mesh/ambit/control/source/kinds"
+	"github.com/ambit-mesh/ambit/linux/nft"
+	"github.com/ambit-mesh/ambit/local/internal/proxy"
+	"github.com/ambit-mesh/ambit/local/internal/store"
+)
+
+// basics makes the objects that every Kubernetes cluster has. Those that are there, of a kept state, are left alone.
+func (c *inside) basics() error {
+	node := c.net.Nodes()[0].Addrs[0].String()
+	tcp, udp := corev1.ProtocolTCP, corev1.ProtocolUDP
+	type port struct {
+		name     string
+		front    int32
+		back     int32
+		protocol corev1.Protocol
+	}
+	var all []kinds.Object
+	for _, ns := range []string{"default", "kube-system", "kube-public"} {
+		all = append(all, &corev1.Namespace{
+			TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Namespace"},
+			ObjectMeta: metav1.ObjectMeta{Name: ns, Labels: map[string]string{corev1.LabelMetadataName: ns}},
+		})
+	}
+	service := func(ns, name, vip string, ports ...port) {
+		s := &corev1.Service{
+			TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Service"}, ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name},
+			Spec: corev1.ServiceSpec{Type: corev1.ServiceTypeClusterIP, ClusterIP: vip, ClusterIPs: []string{vip}},
+		}
+		e := &discoveryv1.EndpointSlice{
+			TypeMeta:    metav1.TypeMeta{APIVersion: "discovery.k8s.io/v1", Kind: "EndpointSlice"},
+			ObjectMeta:  metav1.ObjectMeta{Namespace: ns, Name: name, Labels: map[string]string{discoveryv1.LabelServiceName: name}},
+			AddressType: discoveryv1.AddressTypeIPv4,
+			Endpoints:   []discoveryv1.Endpoint{{Addresses: []string{node}, Conditions: discoveryv1.EndpointConditions{Ready: new(true)}, NodeName: new(nodeName(1))}},
+		}
+		for _, p := range ports {
+			s.Spec.Ports = append(s.Spec.Ports, corev1.ServicePort{Name: p.name, Port: p.front, Protocol: p.protocol, TargetPort: intstr.FromInt32(p.back)})
+			e.Ports = append(e.Ports, discoveryv1.EndpointPort{Name: &p.name, Port: &p.back, Protocol: &p.protocol})
+		}
+		all = append(all, s, e)
+	}
+	service("default", "kubernetes", apiVIP.String(), port{"https", 443, apiPort, tcp})
+	service("kube-system", "kube-dns", dnsVIP.String(), port{"dns", 53, 53, udp}, port{"dns-tcp", 53, 53, tcp})
+	for _, o := range all {
+		if _, err := c.store.Create(o); err != nil && !errors.Is(err, store.ErrExists) {
+			return fmt.Errorf("make the cluster's own objects: %w", err)
+		}
+	}
+	return nil
+}
+
+func (c *inside) allServices() ([]*corev1.Service, []*discoveryv1.EndpointSlice) {
+	return store.List[*corev1.Service](c.store, ""), store.List[*discoveryv1.EndpointSlice](c.store, "")
+}
+
+// onServices calls f now and whenever services or their endpoints have changed. A failure is tried again.
+func (c *inside) onServices(ctx context.Context, f func() error) error {
+	wake, stop := c.store.Subscribe(store.KindFor[*corev1.Service](), store.KindFor[*discoveryv1.EndpointSlice]())
+	defer stop()
+	for {
+		if err := f(); err != nil {
+			c.log.Warn("services not brought up to date, will retry", "error", err)
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(time.Second):
+				continue
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-wake:
+		}
+	}
+}
+
+// followServices keeps the rules of every node.
+func (c *inside) followServices(ctx context.Context) error {
+	last := make([]string, len(c.net.Nodes()))
+	return c.onServices(ctx, func() error {
+		services, eps := c.allServices()
+		for i, n := range c.net.Nodes() {
+			table := proxy.Rules(n.Name, services, eps)
+			if text := table.String(); text != last[i] {
+				if err := nft.Apply(n.NS, table); err != nil {
+					return fmt.Errorf("rules of %s: %w", n.Name, err)
+				}
+				last[i] = text
+			}
+		}
+		return nil
+	})
+}
