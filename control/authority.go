@@ -9,12 +9,10 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/ambit-mesh/ambit/collection"
 	"github.com/ambit-mesh/ambit/control/internal/ca"
 	"github.com/ambit-mesh/ambit/control/source"
-	"github.com/ambit-mesh/ambit/mesh"
 )
 
 // authority is the CA in force, and the serving certificate that it signs for us.
@@ -130,40 +128,4 @@ func (a *authority) certificate(now time.Time) (*tls.Certificate, error) {
 	}
 	a.serving, a.by = cert, in
 	return cert, nil
-}
-
-// distributeRoots keeps the root certificates in a ConfigMap of every namespace, where pods mount them.
-func (c *Control) distributeRoots(ctx context.Context, a *authority) error {
-	news := make(chan struct{}, 1)
-	stop := c.store.Objects.Namespaces.Watch(func([]collection.Event[*corev1.Namespace]) { signal(news) })
-	defer stop()
-	written := map[string]string{} // namespace → roots
-	retry := time.NewTicker(5 * time.Second)
-	defer retry.Stop()
-	signal(news)
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-news:
-		case <-a.changed:
-		case <-retry.C:
-		}
-		roots := string(a.current().Roots())
-		for name, ns := range c.store.Objects.Namespaces.All() {
-			if ns.DeletionTimestamp != nil || written[name] == roots {
-				continue
-			}
-			err := c.conf.Writer.Apply(ctx, &corev1.ConfigMap{
-				TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMap"},
-				ObjectMeta: metav1.ObjectMeta{Name: mesh.RootConfigMap, Namespace: name, Labels: map[string]string{"istio.io/config": "true"}},
-				Data:       map[string]string{mesh.RootConfigKey: roots},
-			})
-			if err != nil {
-				c.conf.Log.Error("root certificates not written, will retry", "namespace", name, "error", err)
-				continue
-			}
-			written[name] = roots
-		}
-	}
 }

@@ -16,12 +16,14 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
+	securityv1 "istio.io/client-go/pkg/apis/security/v1"
 
 	"github.com/ambit-mesh/ambit/api/authorization"
 	"github.com/ambit-mesh/ambit/api/discovery"
 	"github.com/ambit-mesh/ambit/api/workload"
 	"github.com/ambit-mesh/ambit/control"
 	"github.com/ambit-mesh/ambit/control/source/files"
+	"github.com/ambit-mesh/ambit/control/source/kinds"
 	"github.com/ambit-mesh/ambit/identity"
 	"github.com/ambit-mesh/ambit/identity/certs"
 	"github.com/ambit-mesh/ambit/mesh"
@@ -267,6 +269,59 @@ func TestDiscoveryThroughTheDoor(t *testing.T) {
 	<-other.Synced(mesh.TypeAuthorization)
 	if told != 0 {
 		t.Errorf("a workload was told of %d resources", told)
+	}
+}
+
+// The status of a policy is written, and goes with it.
+func TestStatusThroughTheDoor(t *testing.T) {
+	p := start(t)
+	path := filepath.Join(p.dir, "status/default/authorizationpolicies.security.istio.io/methods.yaml")
+	p.write("policy.yaml", "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: methods, namespace: default, generation: 3}\nspec: {rules: [{to: [{operation: {methods: [GET]}}]}]}\n")
+	var found []kinds.Located
+	eventually(t, func() bool {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return false
+		}
+		if found, err = kinds.Decode(path, data); err != nil {
+			t.Fatal(err)
+		}
+		return len(found) == 1
+	})
+	st := &found[0].Object.(*securityv1.AuthorizationPolicy).Status
+	if len(st.Conditions) != 1 || st.Conditions[0].Type != "ZtunnelAccepted" || st.Conditions[0].Reason != "UnsupportedValue" || st.ObservedGeneration != 3 {
+		t.Errorf("status %v", st.Conditions)
+	}
+	if err := os.Remove(filepath.Join(p.dir, "objects/policy.yaml")); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() bool { _, err := os.Stat(path); return os.IsNotExist(err) })
+}
+
+// The roots come back to a namespace that lost them.
+func TestRootsComeBack(t *testing.T) {
+	p := start(t)
+	path := filepath.Join(p.dir, "objects/default/configmaps/istio-ca-root-cert.yaml")
+	eventually(t, func() bool { _, err := os.Stat(path); return err == nil })
+	good, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.write("default/configmaps/istio-ca-root-cert.yaml", strings.Replace(string(good), "BEGIN", "begin", 1))
+	eventually(t, func() bool { now, err := os.ReadFile(path); return err == nil && string(now) == string(good) })
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() bool { _, err := os.Stat(path); return err == nil })
+}
+
+// eventually polls the file system, which tells the test of nothing.
+func eventually(t *testing.T, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(15 * time.Second); !ok(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("what was awaited never came")
+		}
 	}
 }
 

@@ -59,7 +59,7 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-func objects(t *testing.T, name, text string) []kinds.Object {
+func objects(t testing.TB, name, text string) []kinds.Object {
 	t.Helper()
 	found, err := kinds.Decode(name, []byte(text))
 	if err != nil {
