@@ -48,7 +48,7 @@ func (a *authority) open(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if err := a.conf.Writer.Apply(ctx, s); err != nil {
+		if err := a.conf.Writer.Create(ctx, s); err != nil {
 			return fmt.Errorf("keep the certificate authority: %w", err)
 		}
 		a.conf.Log.Info("made a certificate authority", "secret", s.Namespace+"/"+s.Name)

@@ -31,11 +31,13 @@ type Objects interface {
 // Writer keeps the objects that the control plane owns: its CA's Secret, the root ConfigMap of every namespace.
 type Writer interface {
 	Apply(ctx context.Context, o kinds.Object) error
+	// Create is Apply for an object that must not exist yet, readable or not.
+	Create(ctx context.Context, o kinds.Object) error
 }
 
 // StatusWriter takes the status of objects: objects that hold only metadata and status.
 type StatusWriter interface {
-	Writer
+	Apply(ctx context.Context, o kinds.Object) error
 	Delete(ctx context.Context, k kinds.Kind, namespace, name string) error
 }
 

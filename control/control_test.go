@@ -315,6 +315,35 @@ func TestRootsComeBack(t *testing.T) {
 	eventually(t, func() bool { _, err := os.Stat(path); return err == nil })
 }
 
+// A CA that is there but cannot be read is not replaced: another one would split the mesh.
+func TestABrokenCAIsNotReplaced(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "istio-system/secrets/istio-ca-secret.yaml")
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte("kind: [broken"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	log := slog.New(slog.DiscardHandler)
+	src, err := files.Open(dir, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := control.Config{Objects: src, Writer: files.NewWriter(dir), Status: files.NewWriter(t.TempDir()), Callers: files.NewCallers("none", "x"), Log: log}
+	for _, l := range []*net.Listener{&c.XDS, &c.Monitor, &c.Ready} {
+		if *l, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := control.New(c).Run(t.Context()); err == nil || !strings.Contains(err.Error(), "keep the certificate authority") {
+		t.Errorf("Run: %v", err)
+	}
+	if data, err := os.ReadFile(path); err != nil || string(data) != "kind: [broken" {
+		t.Errorf("the file is now %q, %v", data, err)
+	}
+}
+
 // eventually polls the file system, which tells the test of nothing.
 func eventually(t *testing.T, ok func() bool) {
 	t.Helper()

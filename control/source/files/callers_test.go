@@ -37,7 +37,7 @@ func newIssuer(t testing.TB, path, id string) *issuer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := replace(path, set); err != nil {
+	if err := put(path, set, os.Rename); err != nil {
 		t.Fatal(err)
 	}
 	return i

@@ -61,7 +61,7 @@ func (r *rig) write(name, text string) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		r.t.Fatal(err)
 	}
-	if err := replace(path, []byte(text)); err != nil {
+	if err := put(path, []byte(text), os.Rename); err != nil {
 		r.t.Fatal(err)
 	}
 }

@@ -28,22 +28,42 @@ func Path(k kinds.Kind, namespace, name string) string {
 
 // Apply writes an object, atomically and readable by its owner only. The same content is left alone.
 func (w Writer) Apply(_ context.Context, o kinds.Object) error {
-	k := kinds.Of(o)
-	if why := kinds.BadName(k, o.GetName()); why != "" {
-		return fmt.Errorf("write %s: %s", k.Kind, why)
-	}
-	data, err := kinds.Encode(o)
+	path, data, err := w.file(o)
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(w.dir, Path(k, o.GetNamespace(), o.GetName()))
 	if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, data) {
 		return nil
 	}
-	if err := replace(path, data); err != nil {
-		return fmt.Errorf("write %s %s: %w", k.Kind, o.GetName(), err)
+	if err := put(path, data, os.Rename); err != nil {
+		return fmt.Errorf("write %s: %w", Path(kinds.Of(o), o.GetNamespace(), o.GetName()), err)
 	}
 	return nil
+}
+
+// Create is Apply for an object that must not exist: not even as a file that cannot be read.
+func (w Writer) Create(_ context.Context, o kinds.Object) error {
+	path, data, err := w.file(o)
+	if err != nil {
+		return err
+	}
+	// A link, unlike a rename, fails where something is already.
+	err = put(path, data, func(from, to string) error { return errors.Join(os.Link(from, to), os.Remove(from)) })
+	if err != nil {
+		return fmt.Errorf("create %s: %w", Path(kinds.Of(o), o.GetNamespace(), o.GetName()), err)
+	}
+	return nil
+}
+
+func (w Writer) file(o kinds.Object) (path string, data []byte, err error) {
+	k := kinds.Of(o)
+	if why := kinds.BadName(k, o.GetName()); why != "" {
+		return "", nil, fmt.Errorf("write %s: %s", k.Kind, why)
+	}
+	if data, err = kinds.Encode(o); err != nil {
+		return "", nil, err
+	}
+	return filepath.Join(w.dir, Path(k, o.GetNamespace(), o.GetName())), data, nil
 }
 
 // Delete removes an object's file; one that is not there is no error.
@@ -58,8 +78,8 @@ func (w Writer) Delete(_ context.Context, k kinds.Kind, namespace, name string) 
 	return nil
 }
 
-// replace puts data at path so that readers see the old or the new file whole.
-func replace(path string, data []byte) error {
+// put makes data the content of path so that readers see all of it or nothing.
+func put(path string, data []byte, into func(from, to string) error) error {
 	dir := filepath.Dir(path)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
@@ -74,10 +94,13 @@ func replace(path string, data []byte) error {
 	}
 	err = errors.Join(err, f.Close())
 	if err == nil {
-		err = os.Rename(f.Name(), path)
+		err = into(f.Name(), path)
 	}
 	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
+		if gone := os.Remove(f.Name()); !errors.Is(gone, fs.ErrNotExist) {
+			err = errors.Join(err, gone)
+		}
+		return err
 	}
 	return nil
 }
