@@ -21,17 +21,18 @@ type container struct {
 	spec corev1.Container
 	init bool
 
-	mu       sync.Mutex // guards below
-	run      *runtime.Container
-	attempt  int // how often it was restarted
-	tried    bool
-	last     *runtime.Exit // of the run before
-	waiting  string        // reason
-	message  string
-	started  bool // its startup probe succeeded, or it has none
-	ready    bool
-	killed   string // why kubelet ended this run
-	finished bool   // it will not be started again
+	mu         sync.Mutex // guards below
+	run        *runtime.Container
+	attempt    int // how often it was restarted
+	tried      bool
+	last       *runtime.Exit // of the run before
+	lastKilled string        // why kubelet ended that one
+	waiting    string        // reason
+	message    string
+	started    bool // its startup probe succeeded, or it has none
+	ready      bool
+	killed     string // why kubelet ended this run
+	finished   bool   // it will not be started again
 }
 
 func (c *container) running() *runtime.Container {
@@ -156,7 +157,7 @@ func (c *container) once(ctx context.Context, vols *volumes) (runtime.Exit, erro
 	stop()
 	wg.Wait()
 	exit := run.Exit()
-	c.set(func() { c.last, c.ready, c.started = &exit, false, false })
+	c.set(func() { c.last, c.lastKilled, c.ready, c.started = &exit, c.killed, false, false })
 	return exit, nil
 }
 

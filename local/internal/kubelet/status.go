@@ -174,15 +174,15 @@ func (c *container) status(blocked, message string) corev1.ContainerStatus {
 		s.State.Running = &corev1.ContainerStateRunning{StartedAt: metav1.NewTime(c.run.Started.Truncate(time.Second))}
 		s.Ready, s.Started = c.ready, new(c.started)
 		if c.last != nil {
-			s.LastTerminationState.Terminated = c.terminated(c.last)
+			s.LastTerminationState.Terminated = c.terminated(c.last, c.lastKilled)
 		}
 	case c.waiting != "":
 		s.State.Waiting = &corev1.ContainerStateWaiting{Reason: c.waiting, Message: c.message}
 		if ended != nil {
-			s.LastTerminationState.Terminated = c.terminated(ended)
+			s.LastTerminationState.Terminated = c.terminated(ended, c.killed)
 		}
 	case ended != nil:
-		s.State.Terminated = c.terminated(ended)
+		s.State.Terminated = c.terminated(ended, c.killed)
 		s.Ready = c.init && c.finished && ended.Code == 0
 	default:
 		s.State.Waiting = &corev1.ContainerStateWaiting{Reason: blocked, Message: message}
@@ -190,10 +190,10 @@ func (c *container) status(blocked, message string) corev1.ContainerStatus {
 	return s
 }
 
-// terminated says how a run ended. c.mu is held.
-func (c *container) terminated(e *runtime.Exit) *corev1.ContainerStateTerminated {
+// terminated says how a run ended and why kubelet ended it, if it did. c.mu is held.
+func (c *container) terminated(e *runtime.Exit, why string) *corev1.ContainerStateTerminated {
 	t := &corev1.ContainerStateTerminated{
-		ExitCode: int32(e.Code), Signal: int32(e.Signal), Reason: "Completed", Message: c.killed,
+		ExitCode: int32(e.Code), Signal: int32(e.Signal), Reason: "Completed", Message: why,
 		StartedAt: metav1.NewTime(e.Started.Truncate(time.Second)), FinishedAt: metav1.NewTime(e.Finished.Truncate(time.Second)),
 	}
 	if c.run != nil {
