@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"runtime/debug"
 	"time"
 
 	"github.com/ambit-mesh/ambit/mesh"
@@ -80,10 +79,7 @@ func parse(args []string, getenv func(string) string, usage io.Writer) (config, 
 	if c.node == "" {
 		return config{}, fmt.Errorf("name of the node is not known: set NODE_NAME or -node")
 	}
-	c.version = "dev"
-	if b, ok := debug.ReadBuildInfo(); ok && b.Main.Version != "" {
-		c.version = b.Main.Version
-	}
+	c.version = version
 	return c, nil
 }
 

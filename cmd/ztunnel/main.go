@@ -20,6 +20,8 @@ import (
 	"github.com/ambit-mesh/ambit/ztunnel"
 )
 
+var version = "dev" // the build writes another
+
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()

@@ -21,6 +21,7 @@ import (
 	"github.com/ambit-mesh/ambit/identity"
 	"github.com/ambit-mesh/ambit/identity/mtls"
 	"github.com/ambit-mesh/ambit/internal/testkit/fakeca"
+	"github.com/ambit-mesh/ambit/internal/testkit/podtest"
 	"github.com/ambit-mesh/ambit/linux/sock"
 	"github.com/ambit-mesh/ambit/mesh"
 	"github.com/ambit-mesh/ambit/ztunnel/internal/state"
@@ -335,7 +336,7 @@ func TestConnectionWaitsForThePodsWorkload(t *testing.T) {
 	b := w.captured("b", "10.0.0.2")
 	b.echo(9080)
 	a := w.outside("a", "10.0.0.1")
-	w.redirect(a)
+	podtest.Capture(t, a.ns)
 	w.serve(a)
 	c := a.dial(b.at(9080))
 	_, err := io.WriteString(c, "early")

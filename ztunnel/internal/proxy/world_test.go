@@ -18,11 +18,9 @@ import (
 	"github.com/ambit-mesh/ambit/identity"
 	"github.com/ambit-mesh/ambit/internal/testkit/fakeca"
 	"github.com/ambit-mesh/ambit/internal/testkit/netnstest"
-	"github.com/ambit-mesh/ambit/linux/link"
+	"github.com/ambit-mesh/ambit/internal/testkit/podtest"
 	"github.com/ambit-mesh/ambit/linux/netns"
-	"github.com/ambit-mesh/ambit/linux/nft"
 	"github.com/ambit-mesh/ambit/linux/sock"
-	"github.com/ambit-mesh/ambit/mesh"
 	"github.com/ambit-mesh/ambit/telemetry"
 	"github.com/ambit-mesh/ambit/ztunnel/internal/proxy"
 	"github.com/ambit-mesh/ambit/ztunnel/internal/state"
@@ -42,9 +40,7 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	netnstest.Need(t)
-	w := &world{t: t, bridge: netnstest.New(t), ca: fakeca.New(t), log: newLines()}
-	w.must(link.AddBridge(w.bridge, "br0", netip.MustParsePrefix("10.0.0.254/24")))
+	w := &world{t: t, bridge: podtest.Bridge(t), ca: fakeca.New(t), log: newLines()}
 	w.store = state.New(state.Config{TrustDomain: fakeca.TrustDomain, Pick: func(uint64) uint64 { return 0 }})
 	levels, err := telemetry.ParseLevels("info")
 	w.must(err)
@@ -80,15 +76,10 @@ func (p *pod) id() identity.ID {
 func (p *pod) at(port uint16) netip.AddrPort { return netip.AddrPortFrom(p.ip, port) }
 
 // outside makes a pod that the mesh does not know.
-func (w *world) outside(name, ip string) *pod {
+func (w *world) outside(name, addr string) *pod {
 	w.t.Helper()
-	p := &pod{w: w, ns: netnstest.New(w.t), name: name, ip: netip.MustParseAddr(ip)}
-	w.must(link.AddVeth(link.Veth{Name: "v" + name, NS: w.bridge, Peer: "eth0", PeerNS: p.ns, Bridge: "br0"}))
-	w.must(link.AddAddr(p.ns, "eth0", netip.PrefixFrom(p.ip, 24)))
-	w.must(link.Up(p.ns, "eth0"))
-	w.must(link.Up(w.bridge, "v"+name))
-	w.must(link.AddRoute(p.ns, link.Route{To: netip.MustParsePrefix("0.0.0.0/0"), Via: netip.MustParseAddr("10.0.0.254")}))
-	return p
+	ip := netip.MustParseAddr(addr)
+	return &pod{w: w, ns: podtest.Pod(w.t, w.bridge, name, ip), name: name, ip: ip}
 }
 
 // workload describes a captured pod to the store.
@@ -124,7 +115,7 @@ func (w *world) captured(name, ip string) *pod {
 	w.t.Helper()
 	p := w.outside(name, ip)
 	w.workload(p)
-	w.redirect(p)
+	podtest.Capture(w.t, p.ns)
 	w.serve(p)
 	return p
 }
@@ -142,43 +133,13 @@ func (w *world) serve(p *pod) {
 		select {
 		case err := <-ended:
 			if err != nil {
-				w.t.Errorf("proxy of %s: %v", name(p), err)
+				w.t.Errorf("proxy of %s: %v", p.name, err)
 			}
 		case <-time.After(10 * time.Second):
-			w.t.Errorf("proxy of %s did not end", name(p))
+			w.t.Errorf("proxy of %s did not end", p.name)
 		}
 	})
 	w.t.Cleanup(p.stop)
-}
-
-func name(p *pod) string { return p.name }
-
-// redirect is the least that captures a pod; the node agent's rules are the same in substance.
-func (w *world) redirect(p *pod) {
-	w.t.Helper()
-	lo := netip.MustParsePrefix("127.0.0.1/32")
-	other := nft.NotMark(mesh.Mark, mesh.MarkMask)
-	w.must(nft.Apply(p.ns,
-		nft.Table{Family: nft.INet, Name: "nat", Chains: []nft.Chain{
-			{Name: "pre", Type: nft.NAT, Hook: nft.Prerouting, Priority: nft.PriorityDNAT, Rules: []nft.Rule{
-				nft.If(nft.NotDaddr(lo), nft.TCP(), nft.NotDport(mesh.PortHBONE), other).Then(nft.Redirect(mesh.PortPlaintext)),
-			}},
-			{Name: "out", Type: nft.NAT, Hook: nft.Output, Priority: nft.PriorityDNAT, Rules: []nft.Rule{
-				nft.If(nft.TCP(), nft.Mark(mesh.ConnMark, mesh.MarkMask)).Then(nft.Accept()),
-				nft.If(nft.NotDaddr(lo), nft.OutIface("lo")).Then(nft.Accept()),
-				nft.If(nft.NotDaddr(lo), nft.TCP(), other).Then(nft.Redirect(mesh.PortOutbound)),
-			}},
-		}},
-		nft.Table{Family: nft.INet, Name: "mangle", Chains: []nft.Chain{
-			{Name: "pre", Type: nft.Filter, Hook: nft.Prerouting, Priority: nft.PriorityMangle, Rules: []nft.Rule{
-				nft.If(nft.Mark(mesh.Mark, mesh.MarkMask)).Then(nft.SetCTMarkBits(mesh.ConnMark, mesh.MarkMask)),
-			}},
-			{Name: "out", Type: nft.Reroute, Hook: nft.Output, Priority: nft.PriorityMangle, Rules: []nft.Rule{
-				nft.If(nft.CTMark(mesh.ConnMark, mesh.MarkMask)).Then(nft.MarkFromCT()),
-			}},
-		}}))
-	w.must(link.AddRule(p.ns, link.Rule{Mark: mesh.ConnMark, Mask: mesh.MarkMask, Priority: 32764, Table: 100}))
-	w.must(link.AddRoute(p.ns, link.Route{To: netip.MustParsePrefix("0.0.0.0/0"), Link: "lo", Table: 100, Local: true}))
 }
 
 // policies replaces nothing: it adds.
