@@ -109,7 +109,7 @@ func (c *inside) open() error {
 	rt := runtime.New(runtime.Config{State: c.State, Bin: c.Bin, Self: c.Self, Applets: applets(), Log: c.log})
 	for i, n := range c.net.Nodes() {
 		k := kubelet.Config{
-			Node: n, Runtime: rt, Cluster: cluster{c}, DNS: dnsVIP, Logs: filepath.Join(c.State, "logs"), Log: c.log.With("node", n.Name),
+			Node: n, Runtime: rt, Cluster: kubelet.FromStore(c.store, c.keys), DNS: dnsVIP, Logs: filepath.Join(c.State, "logs"), Log: c.log.With("node", n.Name),
 		}
 		if i == 0 {
 			k.Labels = map[string]string{"node-role.kubernetes.io/control-plane": ""}

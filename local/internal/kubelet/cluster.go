@@ -80,7 +80,7 @@ func (c stored) Event(e *corev1.Event) error {
 }
 
 func (c stored) Subscribe() (<-chan struct{}, func()) {
-	return c.s.Subscribe(store.KindFor[*corev1.Pod]())
+	return c.s.Subscribe(store.KindFor[*corev1.Pod](), store.KindFor[*corev1.ConfigMap](), store.KindFor[*corev1.Secret]())
 }
 
 func (c stored) Token(pod *corev1.Pod, audience string, ttl time.Duration) (string, error) {
