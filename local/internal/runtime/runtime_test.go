@@ -299,16 +299,20 @@ func TestNamespacesOfLaterPodsShowInNodeAgents(t *testing.T) {
 func TestFollowedLogEndsWithItsContainer(t *testing.T) {
 	c := start(t, "n1")
 	p := c.mustPod("n1", "web")
-	k, log := c.sh(p, "echo one; echo two >&2; read x < /dev/zero || true; trap 'echo bye; exit 0' TERM; while :; do sleep 0.05; done")
+	k, log := c.sh(p, "trap 'echo bye; exit 0' TERM; echo up; while :; do sleep 0.02; done")
 	r, w := io.Pipe()
-	go func() {
-		w.CloseWithError(c.run.ReadLog(t.Context(), log, runtime.LogOptions{Tail: -1, Follow: true}, w))
-	}()
-	buf := make([]byte, 4)
-	if _, err := io.ReadFull(r, buf); err != nil || (string(buf) != "one\n" && string(buf) != "two\n") {
-		t.Fatalf("first line %q, %v", buf, err)
+	go func() { w.CloseWithError(c.run.ReadLog(t.Context(), log, runtime.LogOptions{Tail: -1, Follow: true}, w)) }()
+	first := make([]byte, 3)
+	if _, err := io.ReadFull(r, first); err != nil || string(first) != "up\n" {
+		t.Fatalf("first line %q, %v", first, err)
 	}
-	_ = k
+	go k.Stop(t.Context(), time.Minute)
+	if rest, err := io.ReadAll(r); err != nil || string(rest) != "bye\n" {
+		t.Errorf("the log ends with %q (%v), want bye", rest, err)
+	}
+	if e := wait(t, k); e.Code != 0 {
+		t.Errorf("exit code %d, want 0", e.Code)
+	}
 }
 
 func TestHostPathsAreTheNodes(t *testing.T) {

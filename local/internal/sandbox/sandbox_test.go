@@ -192,6 +192,9 @@ func TestNothingSurvivesAKilledOuterProcess(t *testing.T) {
 	}
 	for i, fd := range fds {
 		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 10_000)
+		for errors.Is(err, unix.EINTR) {
+			n, err = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 10_000)
+		}
 		if err != nil || n != 1 {
 			t.Errorf("process %d survived: poll %d, %v", pids[i], n, err)
 		}
