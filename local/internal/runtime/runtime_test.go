@@ -301,7 +301,9 @@ func TestFollowedLogEndsWithItsContainer(t *testing.T) {
 	p := c.mustPod("n1", "web")
 	k, log := c.sh(p, "trap 'echo bye; exit 0' TERM; echo up; while :; do sleep 0.02; done")
 	r, w := io.Pipe()
-	go func() { w.CloseWithError(c.run.ReadLog(t.Context(), log, runtime.LogOptions{Tail: -1, Follow: true}, w)) }()
+	go func() {
+		w.CloseWithError(c.run.ReadLog(t.Context(), log, runtime.LogOptions{Tail: -1, Follow: true}, w))
+	}()
 	first := make([]byte, 3)
 	if _, err := io.ReadFull(r, first); err != nil || string(first) != "up\n" {
 		t.Fatalf("first line %q, %v", first, err)
