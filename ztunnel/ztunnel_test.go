@@ -207,7 +207,7 @@ func TestPodsOfANodeFromTheAgentToTheWire(t *testing.T) {
 	h := telemetry.NewHandler(&log, telemetry.Walkthrough, levels)
 	ready := &lifecycle.Readiness{}
 	z, err := ztunnel.New(ztunnel.Config{
-		Node: "n1", Pod: "ztunnel-1", Namespace: "istio-system", IP: "10.0.0.100", ZDSSocket: socket, Grace: 100 * time.Millisecond,
+		Node: "n1", Pod: "ztunnel-1", Namespace: "istio-system", IP: "10.0.0.100", ZDSSocket: socket, Grace: 20 * time.Second,
 		XDS: client.Config{
 			Address: cp.addr, TLS: func() (*tls.Config, error) { return &tls.Config{MinVersion: tls.VersionTLS13}, nil },
 			DialOptions: []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())},

@@ -2,7 +2,6 @@ package state
 
 import (
 	"slices"
-	"strings"
 
 	"github.com/ambit-mesh/ambit/api/workload"
 )
@@ -39,7 +38,6 @@ func (s *Store) chooseLocked(from *Workload, svc *Service, port uint16) (*Worklo
 	if len(all) == 0 {
 		return nil, 0, false
 	}
-	slices.SortFunc(all, func(a, b candidate) int { return strings.Compare(a.w.UID, b.w.UID) })
 	var total uint64
 	for _, c := range all {
 		total += uint64(c.w.Capacity)

@@ -200,7 +200,8 @@ func (s *Store) gatewayLocked(gw *Gateway) (*Service, *Workload) {
 func (s *Store) isLocked(w *Workload, gw *Gateway) bool {
 	svc, at := s.gatewayLocked(gw)
 	if svc != nil {
-		return s.endpoints[svc.Key()][w.UID] != nil
+		_, in := findEndpoint(s.endpoints[svc.Key()], w.UID)
+		return in
 	}
 	return at != nil && at.UID == w.UID
 }

@@ -305,7 +305,7 @@ func FuzzApply(f *testing.F) {
 			}
 		}
 		_ = s.ApplyAddresses(Addresses{Remove: []string{a.GetWorkload().GetUid(), a.GetService().GetNamespace() + "/" + a.GetService().GetHostname()}})
-		if n := len(s.workloads) + len(s.byAddress) + len(s.services) + len(s.byVIP) + len(s.blocks) + len(s.endpoints); n != 0 {
+		if n := len(s.workloads) + len(s.byAddress) + len(s.services) + len(s.byVIP) + len(s.blocks) + len(s.endpoints) + len(s.applying); n != 0 {
 			t.Fatalf("%d entries are left", n)
 		}
 	})

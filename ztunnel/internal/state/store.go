@@ -33,9 +33,10 @@ type Store struct {
 	services  map[string]*Service
 	byVIP     map[address][]*Service
 	blocks    map[netip.Prefix][]*Service // addresses that are whole blocks
-	endpoints map[string]map[string]*Workload
+	endpoints map[string][]*Workload      // by service, sorted by uid
 	policies  map[string]*authz.Policy
-	changed   chan struct{} // closed at the next change
+	applying  map[string][]*authz.Policy // those that need not be named, by namespace; the mesh's under ""
+	changed   chan struct{}              // closed at the next change
 }
 
 type address struct {
@@ -47,8 +48,8 @@ type address struct {
 func New(conf Config) *Store {
 	return &Store{
 		conf: conf, workloads: map[string]*Workload{}, byAddress: map[address][]*Workload{}, services: map[string]*Service{},
-		byVIP: map[address][]*Service{}, blocks: map[netip.Prefix][]*Service{}, endpoints: map[string]map[string]*Workload{},
-		policies: map[string]*authz.Policy{}, changed: make(chan struct{}),
+		byVIP: map[address][]*Service{}, blocks: map[netip.Prefix][]*Service{}, endpoints: map[string][]*Workload{},
+		policies: map[string]*authz.Policy{}, applying: map[string][]*authz.Policy{}, changed: make(chan struct{}),
 	}
 }
 
@@ -106,17 +107,43 @@ func (s *Store) ApplyPolicies(b Policies) error {
 	defer s.mu.Unlock()
 	defer s.notifyLocked()
 	for _, name := range b.Remove {
-		delete(s.policies, name)
+		s.removePolicyLocked(name)
 	}
 	var errs []error
 	for _, a := range b.Set {
 		p := authz.Compile(a)
+		s.removePolicyLocked(p.Key())
 		s.policies[p.Key()] = p
+		if where, ok := unnamed(p); ok {
+			s.applying[where] = append(s.applying[where], p)
+		}
 		if p.Problem != "" {
 			errs = append(errs, fmt.Errorf("policy %s denies, because it is not understood: %s", p.Key(), p.Problem))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+func (s *Store) removePolicyLocked(key string) {
+	p := s.policies[key]
+	if p == nil {
+		return
+	}
+	delete(s.policies, key)
+	if where, ok := unnamed(p); ok {
+		drop(s.applying, where, p)
+	}
+}
+
+// unnamed tells where a policy applies without being named by workloads: in a namespace, or everywhere ("").
+func unnamed(p *authz.Policy) (namespace string, ok bool) {
+	switch p.Scope {
+	case authz.Mesh:
+		return "", true
+	case authz.Namespace:
+		return p.Namespace, true
+	}
+	return "", false
 }
 
 func (s *Store) notifyLocked() {
@@ -140,10 +167,8 @@ func (s *Store) addWorkloadLocked(w *Workload) {
 		}
 	}
 	for key := range w.Services {
-		if s.endpoints[key] == nil {
-			s.endpoints[key] = map[string]*Workload{}
-		}
-		s.endpoints[key][w.UID] = w
+		i, _ := findEndpoint(s.endpoints[key], w.UID)
+		s.endpoints[key] = slices.Insert(s.endpoints[key], i, w)
 	}
 }
 
@@ -157,10 +182,17 @@ func (s *Store) removeWorkloadLocked(uid string) {
 		drop(s.byAddress, address{w.Network, a}, w)
 	}
 	for key := range w.Services {
-		if delete(s.endpoints[key], uid); len(s.endpoints[key]) == 0 {
+		if i, ok := findEndpoint(s.endpoints[key], uid); ok {
+			s.endpoints[key] = slices.Delete(s.endpoints[key], i, i+1)
+		}
+		if len(s.endpoints[key]) == 0 {
 			delete(s.endpoints, key)
 		}
 	}
+}
+
+func findEndpoint(sorted []*Workload, uid string) (int, bool) {
+	return slices.BinarySearchFunc(sorted, uid, func(w *Workload, uid string) int { return strings.Compare(w.UID, uid) })
 }
 
 func (s *Store) addServiceLocked(svc *Service) {
@@ -254,12 +286,14 @@ func (s *Store) PoliciesOf(w *Workload) *authz.Policies {
 			missing = append(missing, key)
 		}
 	}
-	for key, p := range s.policies {
-		if slices.Contains(w.Policies, key) {
-			continue
+	for _, where := range []string{"", w.Namespace} {
+		for _, p := range s.applying[where] {
+			if !slices.Contains(w.Policies, p.Key()) {
+				apply = append(apply, p)
+			}
 		}
-		if p.Scope == authz.Mesh || p.Scope == authz.Namespace && p.Namespace == w.Namespace {
-			apply = append(apply, p)
+		if w.Namespace == "" {
+			break
 		}
 	}
 	slices.SortFunc(apply, func(a, b *authz.Policy) int { return strings.Compare(a.Key(), b.Key()) })
@@ -289,10 +323,9 @@ func (s *Store) Snapshot() Snapshot {
 		out.Policies = append(out.Policies, p)
 	}
 	for key, ws := range s.endpoints {
-		for uid := range ws {
-			out.Endpoints[key] = append(out.Endpoints[key], uid)
+		for _, w := range ws {
+			out.Endpoints[key] = append(out.Endpoints[key], w.UID)
 		}
-		slices.Sort(out.Endpoints[key])
 	}
 	slices.SortFunc(out.Workloads, func(a, b *Workload) int { return strings.Compare(a.UID, b.UID) })
 	slices.SortFunc(out.Services, func(a, b *Service) int { return strings.Compare(a.Key(), b.Key()) })
