@@ -135,7 +135,7 @@ func (z *Ztunnel) applyAddresses(set []client.Item[*workload.Address], remove []
 func (z *Ztunnel) applyPolicies(set []client.Item[*authorization.Authorization], remove []string) error {
 	b := state.Policies{Remove: remove}
 	for _, i := range set {
-		b.Set = append(b.Set, i.Body)
+		b.Set, b.Names = append(b.Set, i.Body), append(b.Names, i.Name)
 	}
 	return z.state.ApplyPolicies(b)
 }

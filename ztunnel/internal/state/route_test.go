@@ -278,6 +278,23 @@ func TestPoliciesOfAWorkload(t *testing.T) {
 	}
 }
 
+func TestPolicyIsForgottenByItsResourcesName(t *testing.T) {
+	s := storeOf(t, 0, wl("b", "10.0.0.2"))
+	if err := s.ApplyPolicies(Policies{Set: []*authorization.Authorization{{Name: "p", Scope: authorization.Scope_GLOBAL}}, Names: []string{"root/p"}}); err != nil {
+		t.Fatal(err)
+	}
+	b := s.Workload(netip.MustParseAddr("10.0.0.2"))
+	if n := s.PoliciesOf(b).Names(); len(n) != 1 {
+		t.Errorf("policies %v, want one", n)
+	}
+	if err := s.ApplyPolicies(Policies{Remove: []string{"root/p"}}); err != nil {
+		t.Fatal(err)
+	}
+	if n := s.PoliciesOf(b).Names(); len(n) != 0 {
+		t.Errorf("policies %v, want none", n)
+	}
+}
+
 func FuzzApply(f *testing.F) {
 	for _, a := range []*workload.Address{wl("b", "10.0.0.2", serves(80, "web")), svc("web", "10.96.0.1")} {
 		b, err := proto.Marshal(a)

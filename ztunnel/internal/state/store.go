@@ -34,9 +34,9 @@ type Store struct {
 	byVIP     map[address][]*Service
 	blocks    map[netip.Prefix][]*Service // addresses that are whole blocks
 	endpoints map[string][]*Workload      // by service, sorted by uid
-	policies  map[string]*authz.Policy
-	applying  map[string][]*authz.Policy // those that need not be named, by namespace; the mesh's under ""
-	changed   chan struct{}              // closed at the next change
+	policies  map[string]*authz.Policy    // by name of the resource
+	applying  map[string][]*authz.Policy  // those that need not be named, by namespace; the mesh's under ""
+	changed   chan struct{}               // closed at the next change
 }
 
 type address struct {
@@ -97,7 +97,9 @@ func (s *Store) ApplyAddresses(b Addresses) error {
 
 // Policies is a batch of policies to take in, and names of those that are gone.
 type Policies struct {
-	Set    []*authorization.Authorization
+	Set []*authorization.Authorization
+	// Names are the resources' names, in the order of Set. One that is absent or empty is "namespace/name".
+	Names  []string
 	Remove []string
 }
 
@@ -110,10 +112,14 @@ func (s *Store) ApplyPolicies(b Policies) error {
 		s.removePolicyLocked(name)
 	}
 	var errs []error
-	for _, a := range b.Set {
+	for i, a := range b.Set {
 		p := authz.Compile(a)
-		s.removePolicyLocked(p.Key())
-		s.policies[p.Key()] = p
+		name := p.Key()
+		if i < len(b.Names) && b.Names[i] != "" {
+			name = b.Names[i]
+		}
+		s.removePolicyLocked(name)
+		s.policies[name] = p
 		if where, ok := unnamed(p); ok {
 			s.applying[where] = append(s.applying[where], p)
 		}
@@ -281,14 +287,16 @@ func (s *Store) PoliciesOf(w *Workload) *authz.Policies {
 	var missing []string
 	for _, key := range w.Policies {
 		if p := s.policies[key]; p != nil {
-			apply = append(apply, p)
+			if !slices.Contains(apply, p) {
+				apply = append(apply, p)
+			}
 		} else {
 			missing = append(missing, key)
 		}
 	}
 	for _, where := range []string{"", w.Namespace} {
 		for _, p := range s.applying[where] {
-			if !slices.Contains(w.Policies, p.Key()) {
+			if !slices.Contains(apply, p) {
 				apply = append(apply, p)
 			}
 		}
