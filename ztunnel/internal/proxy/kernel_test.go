@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"syscall"
 	"testing"
 	"time"
@@ -298,6 +299,11 @@ func TestProxyPortsForwardNothing(t *testing.T) { // BP-02, BP-03
 	for _, port := range []uint16{15001, 15006, 15008, 15053} {
 		b.refused(netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port))
 		b.refused(b.at(port))
+	}
+	silent := b.dial(b.at(mesh.PortHBONE)) // it sends nothing, and must not be kept
+	w.must(silent.SetDeadline(time.Now().Add(time.Second)))
+	if _, err := silent.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the application's own connection to the tunnel port: %v, want it closed within a second", err)
 	}
 	w.want(`error="attempted recursive call to ourselves"`)
 	if open := b.proxy.Connections(); len(open) != 0 {

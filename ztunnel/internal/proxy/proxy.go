@@ -56,6 +56,7 @@ type Proxy struct {
 	id        identity.ID
 	dialer    *hbone.Dialer
 	open      *connections
+	selves    selfDials
 	outbound  *net.TCPListener
 	plaintext *net.TCPListener
 	tunnels   *net.TCPListener
@@ -78,7 +79,7 @@ func Open(c Config, pod Pod) (*Proxy, error) {
 		c.Wait = defaultWait
 	}
 	p := &Proxy{
-		Config: c, pod: pod, open: newConnections(),
+		Config: c, pod: pod, open: newConnections(), selves: selfDials{ports: map[uint16]bool{}},
 		id: identity.ID{TrustDomain: c.TrustDomain, Namespace: pod.Namespace, ServiceAccount: pod.ServiceAccount},
 	}
 	p.Log = c.Log.With("pod", pod.Namespace+"/"+pod.Name)
@@ -138,7 +139,7 @@ func (p *Proxy) Run(ctx context.Context) error {
 	g.Go("tunnels out", p.dialer.Run)
 	g.Go("tunnels in", func(ctx context.Context) error {
 		s := hbone.Server{TLS: p.serverTLS(), Handler: p.serveTunnel, Grace: p.Grace + lastWord, Log: p.Log}
-		return s.Serve(ctx, outsiders{p.tunnels})
+		return s.Serve(ctx, outsiders{p.tunnels, &p.selves})
 	})
 	g.Go("drain", func(ctx context.Context) error {
 		<-ctx.Done()
@@ -217,15 +218,6 @@ func (p *Proxy) serverTLS() *tls.Config {
 	return mtls.Server(func(*tls.ClientHelloInfo) (identity.ID, error) { return p.id, nil }, p.Source, p.Roots, mtls.InTrustDomain(p.TrustDomain))
 }
 
-// dialHop opens the socket of a tunnel from the pod's own address; the mark keeps it from being captured again.
-func (p *Proxy) dialHop(ctx context.Context, hop hbone.Hop) (net.Conn, error) {
-	c, err := sock.Dial(ctx, p.pod.NS, netip.AddrPortFrom(hop.From, 0), hop.Addr, sock.Options{Mark: mesh.Mark})
-	if err != nil {
-		return nil, err
-	}
-	return c, nil
-}
-
 // self is the pod as the control plane knows it. It waits for it, and for one that has the address: what is known may
 // still be of an earlier pod of the same name.
 func (p *Proxy) self(ctx context.Context, has netip.Addr) (*state.Workload, error) {
@@ -255,27 +247,6 @@ func (p *Proxy) self(ctx context.Context, has netip.Addr) (*state.Workload, erro
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		}
-	}
-}
-
-// outsiders accepts connections of other machines only: the pod's own application has no business with the port.
-type outsiders struct{ *net.TCPListener }
-
-func (l outsiders) Accept() (net.Conn, error) {
-	for {
-		c, err := l.AcceptTCP()
-		if err != nil {
-			return nil, err
-		}
-		if addrOf(c.LocalAddr()).Addr().IsLoopback() || addrOf(c.RemoteAddr()).Addr().IsLoopback() {
-			_ = sock.Reset(c) // refused either way
-			continue
-		}
-		if err := c.SetKeepAliveConfig(sock.KeepAlive()); err != nil {
-			_ = c.Close() // it is gone already
-			continue
-		}
-		return c, nil
 	}
 }
 
