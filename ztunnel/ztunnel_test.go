@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
@@ -186,6 +187,7 @@ func eventually(t *testing.T, what string, f func() bool) {
 }
 
 func TestPodsOfANodeFromTheAgentToTheWire(t *testing.T) {
+	t.Cleanup(func() { goleak.VerifyNone(t) }) // after all that is cleaned up below
 	bridge := podtest.Bridge(t)
 	a, b := podtest.Pod(t, bridge, "a", netip.MustParseAddr("10.0.0.1")), podtest.Pod(t, bridge, "b", netip.MustParseAddr("10.0.0.2"))
 	podtest.Capture(t, a)
