@@ -229,6 +229,9 @@ func TestTunnelReachesNothingButItsPod(t *testing.T) { // HB-02, HB-04, ID-15
 	if other.conns.Load() != 0 {
 		t.Error("the tunnel led to another pod")
 	}
+	for range 3 { // those that were answered with 200
+		<-app.seen
+	}
 	w.policies(policy("not-x", authorization.Action_DENY, &authorization.Match{Principals: principals("cluster.local/ns/default/sa/x")}))
 	before := app.conns.Load()
 	h := http.Header{}
