@@ -1,0 +1,102 @@
+// Command ambit-node is the node agent of the mesh.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/ambit-mesh/ambit/mesh"
+	"github.com/ambit-mesh/ambit/node"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	log := slog.New(slog.NewTextHandler(os.Stdout, nil))
+	if err := run(ctx, log, os.Args[1:]); err != nil {
+		log.Error("node agent ended", "error", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, log *slog.Logger, args []string) error {
+	const account = "/var/run/secrets/kubernetes.io/serviceaccount/"
+	f := flag.NewFlagSet("ambit-node", flag.ContinueOnError)
+	c := node.Config{Log: log}
+	f.StringVar(&c.NodeName, "node-name", os.Getenv("NODE_NAME"), "name of this node ($NODE_NAME)")
+	f.StringVar(&c.APIServer, "api-server", inCluster(), "address of the Kubernetes API")
+	f.StringVar(&c.TokenFile, "token-file", account+"token", "token for the API")
+	f.StringVar(&c.CAFile, "ca-file", account+"ca.crt", "root certificates of the API")
+	f.StringVar(&c.NetnsDir, "netns-dir", "/var/run/netns", "where the container runtime keeps network namespaces")
+	f.StringVar(&c.ZDSSocket, "zds-socket", mesh.ZDSSocket, "socket for node proxies")
+	f.StringVar(&c.EventSocket, "event-socket", mesh.CNIEventSocket, "socket for the CNI plugin")
+	f.StringVar(&c.BinDir, "cni-bin-dir", "/opt/cni/bin", "where to install the CNI plugin")
+	f.StringVar(&c.ConfDir, "cni-conf-dir", "/etc/cni/net.d", "where the network configuration is")
+	f.StringVar(&c.Plugin, "plugin", beside("ambit-cni"), "CNI plugin to install")
+	f.StringVar(&c.PodNamespace, "pod-namespace", env("POD_NAMESPACE", mesh.SystemNamespace), "namespace of this agent ($POD_NAMESPACE)")
+	f.BoolVar(&c.DNSCapture, "dns-capture", false, "redirect the DNS queries of pods to the node proxy")
+	excluded := f.String("exclude-namespaces", env("EXCLUDE_NAMESPACES", "kube-system"), "namespaces that are never in the mesh, by comma")
+	health := f.String("health", ":8000", "address for /healthz and /readyz")
+	metrics := f.String("metrics", ":15014", "address for /metrics")
+	uninstall := f.Bool("uninstall", false, "take the plugin out of the host and exit")
+	if err := f.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return nil
+		}
+		return err
+	}
+	if c.NodeName == "" {
+		return errors.New("the node's name is not known: give --node-name or set NODE_NAME")
+	}
+	c.RunDir = filepath.Dir(c.EventSocket)
+	c.ExcludeNamespaces = append(strings.Split(*excluded, ","), c.PodNamespace)
+	if !*uninstall {
+		for addr, to := range map[string]*net.Listener{*health: &c.Health, *metrics: &c.Metrics} {
+			var err error
+			if *to, err = net.Listen("tcp", addr); err != nil {
+				return fmt.Errorf("listen on %s: %w", addr, err)
+			}
+		}
+	}
+	n, err := node.New(c)
+	if err != nil {
+		return err
+	}
+	if *uninstall {
+		return n.Uninstall()
+	}
+	return n.Run(ctx)
+}
+
+func inCluster() string {
+	host, port := os.Getenv("KUBERNETES_SERVICE_HOST"), os.Getenv("KUBERNETES_SERVICE_PORT")
+	if host == "" {
+		return ""
+	}
+	return "https://" + net.JoinHostPort(host, port)
+}
+
+// beside is a program in the directory of this one.
+func beside(name string) string {
+	exe, err := os.Executable()
+	if err != nil {
+		return name
+	}
+	return filepath.Join(filepath.Dir(exe), name)
+}
+
+func env(name, otherwise string) string {
+	if v := os.Getenv(name); v != "" {
+		return v
+	}
+	return otherwise
+}

@@ -1,0 +1,123 @@
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"time"
+
+	"github.com/ambit-mesh/ambit/linux/netns"
+	"github.com/ambit-mesh/ambit/node/cniplugin"
+	"github.com/ambit-mesh/ambit/node/internal/enroll"
+	"github.com/ambit-mesh/ambit/node/internal/podwatch"
+)
+
+// maxEvent bounds what the plugin may send.
+const maxEvent = 64 << 10
+
+// parseEvent reads what the plugin tells of a new pod.
+func parseEvent(r io.Reader) (cniplugin.Event, []netip.Addr, error) {
+	var e cniplugin.Event
+	d := json.NewDecoder(io.LimitReader(r, maxEvent))
+	if err := d.Decode(&e); err != nil {
+		return e, nil, fmt.Errorf("event is not understood: %w", err)
+	}
+	if e.Netns == "" || e.PodName == "" || e.PodNamespace == "" {
+		return e, nil, errors.New("event lacks Netns, PodName or PodNamespace")
+	}
+	var ips []netip.Addr
+	for _, ip := range e.IPs {
+		a, err := netip.ParseAddr(ip.Address.IP)
+		if err != nil {
+			return e, nil, fmt.Errorf("event: %w", err)
+		}
+		ips = append(ips, a.Unmap())
+	}
+	return e, ips, nil
+}
+
+// serveEvents answers the plugin.
+func (a *agent) serveEvents(ctx context.Context) error {
+	path := a.conf.EventSocket
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("socket for the plugin: %w", err)
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return fmt.Errorf("socket for the plugin: %w", err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		return errors.Join(err, l.Close())
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /cmdadd", func(w http.ResponseWriter, r *http.Request) {
+		e, ips, err := parseEvent(r.Body)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		if err := a.newPod(r.Context(), e, ips); err != nil {
+			a.counts.events.WithLabelValues("500").Inc()
+			a.log.Warn("new pod must wait", "pod", e.PodNamespace+"/"+e.PodName, "error", err)
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		a.counts.events.WithLabelValues("200").Inc()
+		w.WriteHeader(http.StatusOK)
+	})
+	return serveHTTP(ctx, l, mux)
+}
+
+// newPod captures a pod before its first process runs, if it is of the mesh. Whatever keeps it from being captured
+// keeps it from starting.
+func (a *agent) newPod(ctx context.Context, e cniplugin.Event, ips []netip.Addr) error {
+	k := podwatch.Key{Namespace: e.PodNamespace, Name: e.PodName}
+	defer a.lock(k)()
+	pod, ns, err := a.lookup(ctx, k)
+	if err != nil {
+		return err
+	}
+	if verdict := enroll.Decide(pod, ns, a.conf.ExcludeNamespaces); !verdict.In {
+		return nil
+	}
+	space, err := netns.Open(e.Netns)
+	if err != nil {
+		return err
+	}
+	if have := a.captured(k); have != nil {
+		if have.ns.ID() == space.ID() {
+			space.Close()
+			return a.enroll(ctx, pod, nil, ips, have)
+		}
+		if err := a.forget(k, have); err != nil { // the namespace of an earlier try
+			return errors.Join(err, space.Close())
+		}
+	}
+	pod.IPs = ips
+	return a.enroll(ctx, pod, space, ips, nil)
+}
+
+// lookup asks the copy of the API first; a pod may be newer than that.
+func (a *agent) lookup(ctx context.Context, k podwatch.Key) (podwatch.Pod, podwatch.Namespace, error) {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	pod, ns, known := a.watch.Pod(k)
+	var err error
+	if !known {
+		if pod, err = a.api.Pod(ctx, k); err != nil {
+			return pod, ns, fmt.Errorf("pod %s: %w", k, err)
+		}
+	}
+	if ns.Name == "" {
+		if ns, err = a.api.Namespace(ctx, k.Namespace); err != nil {
+			return pod, ns, fmt.Errorf("namespace %s: %w", k.Namespace, err)
+		}
+	}
+	return pod, ns, nil
+}

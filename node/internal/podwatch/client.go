@@ -1,0 +1,167 @@
+package podwatch
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+)
+
+// maxAnswer bounds one answer, or one event of a watch, of the API server.
+const maxAnswer = 64 << 20
+
+// Client speaks to the API server.
+type Client struct {
+	base  string
+	token string // path, read for every request: kubelet rotates it
+	http  *http.Client
+}
+
+// ClientConfig says where the API server is.
+type ClientConfig struct {
+	URL       string // https://10.96.0.1:443
+	TokenFile string // "" for none
+	CAFile    string // "" for the system's roots
+}
+
+// NewClient makes a client; it connects when it is used.
+func NewClient(c ClientConfig) (*Client, error) {
+	if _, err := url.Parse(c.URL); err != nil || c.URL == "" {
+		return nil, fmt.Errorf("API server address %q: not a URL", c.URL)
+	}
+	conf := &tls.Config{MinVersion: tls.VersionTLS12}
+	if c.CAFile != "" {
+		pem, err := os.ReadFile(c.CAFile)
+		if err != nil {
+			return nil, fmt.Errorf("read root certificates of the API server: %w", err)
+		}
+		conf.RootCAs = x509.NewCertPool()
+		if !conf.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("read root certificates of the API server: none in %s", c.CAFile)
+		}
+	}
+	dialer := &net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}
+	return &Client{base: strings.TrimSuffix(c.URL, "/"), token: c.TokenFile, http: &http.Client{Transport: &http.Transport{
+		DialContext: dialer.DialContext, TLSClientConfig: conf, TLSHandshakeTimeout: 5 * time.Second,
+		ResponseHeaderTimeout: 30 * time.Second, MaxIdleConns: 4, IdleConnTimeout: time.Minute,
+		ForceAttemptHTTP2: false, // a watch and a request share nothing, and HTTP/2 would cost memory
+	}}}, nil
+}
+
+// statusError is an answer that is not a success.
+type statusError struct {
+	code int
+	text string
+}
+
+func (e *statusError) Error() string {
+	return fmt.Sprintf("API server answered %d: %s", e.code, e.text)
+}
+
+func statusOf(err error) int {
+	if s, ok := errors.AsType[*statusError](err); ok {
+		return s.code
+	}
+	return 0
+}
+
+// NotFound reports whether the API server said that there is no such object.
+func NotFound(err error) bool { return statusOf(err) == http.StatusNotFound }
+
+func (c *Client) do(ctx context.Context, method, path string, query url.Values, body []byte) (io.ReadCloser, error) {
+	u := c.base + path
+	if len(query) > 0 {
+		u += "?" + query.Encode()
+	}
+	req, err := http.NewRequestWithContext(ctx, method, u, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Accept", "application/json")
+	if method == http.MethodPatch {
+		req.Header.Set("Content-Type", "application/merge-patch+json")
+	}
+	if c.token != "" {
+		token, err := os.ReadFile(c.token)
+		if err != nil {
+			return nil, fmt.Errorf("read own token: %w", err)
+		}
+		req.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode/100 != 2 {
+		text, err := io.ReadAll(io.LimitReader(resp.Body, 4096))
+		return nil, errors.Join(&statusError{resp.StatusCode, strings.TrimSpace(string(text))}, err, resp.Body.Close())
+	}
+	return resp.Body, nil
+}
+
+// get reads one object.
+func (c *Client) get(ctx context.Context, path string, query url.Values, into any) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	body, err := c.do(ctx, http.MethodGet, path, query, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, body.Close()) }()
+	return json.NewDecoder(io.LimitReader(body, maxAnswer)).Decode(into)
+}
+
+// Pod reads one pod: its creation may not have reached the watch yet.
+func (c *Client) Pod(ctx context.Context, k Key) (Pod, error) {
+	var o podObject
+	if err := c.get(ctx, podPath(k), nil, &o); err != nil {
+		return Pod{}, fmt.Errorf("read pod %s: %w", k, err)
+	}
+	return o.pod(), nil
+}
+
+// Namespace reads one namespace.
+func (c *Client) Namespace(ctx context.Context, name string) (Namespace, error) {
+	var o namespaceObject
+	if err := c.get(ctx, "/api/v1/namespaces/"+url.PathEscape(name), nil, &o); err != nil {
+		return Namespace{}, fmt.Errorf("read namespace %s: %w", name, err)
+	}
+	return o.namespace(), nil
+}
+
+// Annotate sets an annotation of a pod, or removes it if the value is "".
+func (c *Client) Annotate(ctx context.Context, k Key, name, value string) error {
+	var v *string
+	if value != "" {
+		v = &value
+	}
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": map[string]*string{name: v}}})
+	if err != nil {
+		return fmt.Errorf("annotate pod %s: %w", k, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	// The right to change a pod's status is smaller than the right to change the pod.
+	body, err := c.do(ctx, http.MethodPatch, podPath(k)+"/status", nil, patch)
+	if code := statusOf(err); code == http.StatusNotFound || code == http.StatusMethodNotAllowed || code == http.StatusForbidden {
+		body, err = c.do(ctx, http.MethodPatch, podPath(k), nil, patch)
+	}
+	if err != nil {
+		return fmt.Errorf("annotate pod %s: %w", k, err)
+	}
+	return body.Close()
+}
+
+func podPath(k Key) string {
+	return "/api/v1/namespaces/" + url.PathEscape(k.Namespace) + "/pods/" + url.PathEscape(k.Name)
+}

@@ -1,0 +1,160 @@
+package podwatch
+
+import (
+	"context"
+	"log/slog"
+	"maps"
+	"net/url"
+	"sync"
+
+	"github.com/ambit-mesh/ambit/lifecycle"
+)
+
+// Watch is a copy of this node's pods and of all namespaces.
+type Watch struct {
+	client  *Client
+	node    string
+	changed func(Key)
+	log     *slog.Logger
+	synced  chan struct{}
+
+	mu         sync.RWMutex // guards below
+	pods       map[Key]Pod  // values immutable; nil until listed
+	namespaces map[string]Namespace
+	isSynced   bool
+}
+
+// New makes a Watch of one node's pods. changed is called for each pod that may be judged differently now,
+// because it or its namespace changed or it is gone; it must not block.
+func New(c *Client, node string, log *slog.Logger, changed func(Key)) *Watch {
+	return &Watch{client: c, node: node, changed: changed, log: log, synced: make(chan struct{})}
+}
+
+// Run keeps the copy fresh until ctx ends.
+func (w *Watch) Run(ctx context.Context) error {
+	g := lifecycle.NewGroup(ctx)
+	g.Go("pods", (&reflector[podObject]{
+		client: w.client, path: "/api/v1/pods", query: url.Values{"fieldSelector": {"spec.nodeName=" + w.node}}, log: w.log,
+		replace: w.replacePods, upsert: func(o podObject) { w.setPod(o.pod()) }, remove: func(o podObject) { w.removePod(o.pod().Key) },
+	}).run)
+	g.Go("namespaces", (&reflector[namespaceObject]{
+		client: w.client, path: "/api/v1/namespaces", log: w.log,
+		replace: w.replaceNamespaces, upsert: func(o namespaceObject) { w.setNamespace(o.namespace()) },
+		remove: func(o namespaceObject) { w.removeNamespace(o.Metadata.Name) },
+	}).run)
+	return g.Wait()
+}
+
+// Synced is closed once both lists were read.
+func (w *Watch) Synced() <-chan struct{} { return w.synced }
+
+// Pod gives a pod and its namespace as last seen.
+func (w *Watch) Pod(k Key) (p Pod, ns Namespace, known bool) {
+	w.mu.RLock()
+	defer w.mu.RUnlock()
+	p, known = w.pods[k]
+	return p, w.namespaces[k.Namespace], known
+}
+
+// Namespace gives a namespace as last seen.
+func (w *Watch) Namespace(name string) (Namespace, bool) {
+	w.mu.RLock()
+	defer w.mu.RUnlock()
+	ns, ok := w.namespaces[name]
+	return ns, ok
+}
+
+// Pods lists the pods.
+func (w *Watch) Pods() []Pod {
+	w.mu.RLock()
+	defer w.mu.RUnlock()
+	all := make([]Pod, 0, len(w.pods))
+	for _, p := range w.pods {
+		all = append(all, p)
+	}
+	return all
+}
+
+func (w *Watch) replacePods(items []podObject) {
+	now := map[Key]Pod{}
+	for _, o := range items {
+		p := o.pod()
+		now[p.Key] = p
+	}
+	w.mu.Lock()
+	old := w.pods
+	w.pods = now
+	w.syncLocked()
+	w.mu.Unlock()
+	for k := range old {
+		if _, still := now[k]; !still {
+			w.changed(k)
+		}
+	}
+	for k := range now {
+		w.changed(k)
+	}
+}
+
+func (w *Watch) replaceNamespaces(items []namespaceObject) {
+	now := map[string]Namespace{}
+	for _, o := range items {
+		now[o.Metadata.Name] = o.namespace()
+	}
+	w.mu.Lock()
+	old := w.namespaces
+	w.namespaces = now
+	w.syncLocked()
+	w.mu.Unlock()
+	for _, p := range w.Pods() {
+		if !maps.Equal(old[p.Namespace].Labels, now[p.Namespace].Labels) {
+			w.changed(p.Key)
+		}
+	}
+}
+
+func (w *Watch) syncLocked() {
+	if !w.isSynced && w.pods != nil && w.namespaces != nil {
+		w.isSynced = true
+		close(w.synced)
+	}
+}
+
+func (w *Watch) setPod(p Pod) {
+	w.mu.Lock()
+	w.pods[p.Key] = p
+	w.mu.Unlock()
+	w.changed(p.Key)
+}
+
+func (w *Watch) removePod(k Key) {
+	w.mu.Lock()
+	delete(w.pods, k)
+	w.mu.Unlock()
+	w.changed(k)
+}
+
+func (w *Watch) setNamespace(ns Namespace) {
+	w.mu.Lock()
+	same := maps.Equal(w.namespaces[ns.Name].Labels, ns.Labels)
+	w.namespaces[ns.Name] = ns
+	w.mu.Unlock()
+	if !same {
+		w.podsOf(ns.Name)
+	}
+}
+
+func (w *Watch) removeNamespace(name string) {
+	w.mu.Lock()
+	delete(w.namespaces, name)
+	w.mu.Unlock()
+	w.podsOf(name)
+}
+
+func (w *Watch) podsOf(namespace string) {
+	for _, p := range w.Pods() {
+		if p.Namespace == namespace {
+			w.changed(p.Key)
+		}
+	}
+}

@@ -1,0 +1,92 @@
+// Package redirect puts the decided rules into the kernel, finds what differs there and takes them out.
+package redirect
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/ambit-mesh/ambit/linux/link"
+	"github.com/ambit-mesh/ambit/linux/netns"
+	"github.com/ambit-mesh/ambit/linux/nft"
+	"github.com/ambit-mesh/ambit/node/internal/capture"
+)
+
+// V6 reports whether the kernel knows IPv6. Where it does not, no packet of it can pass either.
+func V6() bool {
+	_, err := os.Stat("/proc/sys/net/ipv6")
+	return err == nil
+}
+
+// Apply makes a pod's namespace hold exactly the rules. It may be repeated. The policy routes come first:
+// once traffic is redirected everything that redirection needs is there.
+func Apply(ns *netns.Namespace, r capture.Rules) error {
+	for _, o := range r.Routes {
+		if err := link.AddRoute(ns, o); err != nil {
+			return err
+		}
+	}
+	for _, m := range r.Marks {
+		if err := link.AddRule(ns, m); err != nil {
+			return err
+		}
+	}
+	return nft.Apply(ns, r.Tables...)
+}
+
+// Differences lists how a pod's namespace differs from the rules; nil if it does not.
+func Differences(ns *netns.Namespace, r capture.Rules) ([]string, error) {
+	var d []string
+	for _, t := range r.Tables {
+		more, err := nft.Compare(ns, t)
+		if err != nil {
+			return nil, err
+		}
+		for _, line := range more {
+			d = append(d, t.Name+": "+line)
+		}
+	}
+	for _, m := range r.Marks {
+		there, err := link.HasRule(ns, m)
+		if err != nil {
+			return nil, err
+		}
+		if !there {
+			d = append(d, fmt.Sprintf("missing: rule %s", m))
+		}
+	}
+	for _, o := range r.Routes {
+		there, err := link.HasRoute(ns, o)
+		if err != nil {
+			return nil, err
+		}
+		if !there {
+			d = append(d, fmt.Sprintf("missing: route %s", o))
+		}
+	}
+	return d, nil
+}
+
+// Captured reports whether a namespace holds any of a captured pod's tables.
+func Captured(ns *netns.Namespace) (bool, error) {
+	for _, t := range capture.For(capture.Pod{}).Tables {
+		l, err := nft.List(ns, t)
+		if err != nil || l != nil {
+			return l != nil, err
+		}
+	}
+	return false, nil
+}
+
+// Remove takes everything out that Apply put in, whatever the pod's options were.
+func Remove(ns *netns.Namespace) error {
+	r := capture.For(capture.Pod{V6: V6()})
+	errs := []error{nft.Delete(ns, r.Tables...)}
+	for _, m := range r.Marks {
+		errs = append(errs, link.DeleteRule(ns, m))
+	}
+	for _, o := range r.Routes {
+		errs = append(errs, link.DeleteRoute(ns, o))
+	}
+	return errors.Join(errs...)
+}

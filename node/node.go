@@ -1,0 +1,181 @@
+// Package node is the node agent: it enrols the pods of a node, redirects their traffic and tells the node proxy.
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/ambit-mesh/ambit/lifecycle"
+	"github.com/ambit-mesh/ambit/node/internal/hostconf"
+	"github.com/ambit-mesh/ambit/node/internal/podwatch"
+	"github.com/ambit-mesh/ambit/node/internal/redirect"
+	"github.com/ambit-mesh/ambit/node/internal/zds"
+)
+
+// Config of a node agent.
+type Config struct {
+	// NodeName is this node's, as the API server knows it.
+	NodeName string
+	// APIServer, TokenFile and CAFile are how to talk to the API server.
+	APIServer, TokenFile, CAFile string
+	// NetnsDir is where the container runtime keeps the network namespaces of pods.
+	NetnsDir string
+	// ZDSSocket and EventSocket are where the node proxy and the plugin connect.
+	ZDSSocket, EventSocket string
+	// Plugin is the binary to install into BinDir, chained into the first list of ConfDir. RunDir is EventSocket's
+	// directory as the host sees it.
+	Plugin, BinDir, ConfDir, RunDir string
+	// ExcludeNamespaces are never in the mesh.
+	ExcludeNamespaces []string
+	// PodNamespace is the agent's own.
+	PodNamespace string
+	// DNSCapture redirects the DNS queries of pods that do not say otherwise.
+	DNSCapture bool
+	// RepairEvery is how often the rules of captured pods are compared with the kernel's. Default 15s.
+	RepairEvery time.Duration
+	// Health and Metrics are where to serve /healthz, /readyz and /metrics.
+	Health, Metrics net.Listener
+	Log             *slog.Logger
+}
+
+// Node is the agent of one node.
+type Node struct {
+	conf  Config
+	agent *agent
+	host  *hostconf.Keeper
+}
+
+// New makes an agent; Run works.
+func New(c Config) (*Node, error) {
+	if c.RepairEvery == 0 {
+		c.RepairEvery = 15 * time.Second
+	}
+	api, err := podwatch.NewClient(podwatch.ClientConfig{URL: c.APIServer, TokenFile: c.TokenFile, CAFile: c.CAFile})
+	if err != nil {
+		return nil, err
+	}
+	q := newQueue()
+	server := zds.New(c.ZDSSocket, c.Log)
+	a := &agent{
+		conf: c, api: api, watch: podwatch.New(api, c.NodeName, c.Log, q.put), zds: server, probes: &redirect.Probes{}, log: c.Log, queue: q,
+		known: map[podwatch.Key]*captured{}, counts: newCounters(server),
+		busy: map[podwatch.Key]*sync.Mutex{},
+	}
+	return &Node{conf: c, agent: a, host: hostconf.New(hostconf.Config{
+		Plugin: c.Plugin, BinDir: c.BinDir, ConfDir: c.ConfDir, RunDir: c.RunDir,
+		ExcludeNamespaces: c.ExcludeNamespaces, PodNamespace: c.PodNamespace, Log: c.Log,
+	})}, nil
+}
+
+// Run works until ctx ends. It then leaves capture, plugin and configuration in place: pods stay protected, and new ones
+// of the mesh wait for the next agent.
+func (n *Node) Run(ctx context.Context) error {
+	a := n.agent
+	if _, err := a.probes.Ensure(); err != nil {
+		return err
+	}
+	g := lifecycle.NewGroup(ctx)
+	g.Go("pods", a.watch.Run)
+	g.Go("node proxies", a.zds.Run)
+	g.Go("plugin events", a.serveEvents)
+	g.Go("host configuration", n.host.Run)
+	g.Go("enrolment", func(ctx context.Context) error { return a.queue.run(ctx, a.log, a.reconcile) })
+	g.Go("repair", a.repair)
+	g.Go("health", func(ctx context.Context) error { return serveHTTP(ctx, n.conf.Health, n.health()) })
+	g.Go("metrics", func(ctx context.Context) error {
+		mux := http.NewServeMux()
+		mux.Handle("GET /metrics", promhttp.HandlerFor(a.counts.registry, promhttp.HandlerOpts{}))
+		return serveHTTP(ctx, n.conf.Metrics, mux)
+	})
+	return g.Wait()
+}
+
+// Uninstall takes the plugin out of the host and lets go of the node's own rules.
+func (n *Node) Uninstall() error { return errors.Join(n.host.Uninstall(), n.agent.probes.Remove()) }
+
+// repair looks after every pod from time to time: rules that somebody changed, a proxy that refused a pod.
+func (a *agent) repair(ctx context.Context) error {
+	t := time.NewTicker(a.conf.RepairEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-t.C:
+		}
+		if changed, err := a.probes.Ensure(); err != nil {
+			a.log.Warn("probe exemption not repaired", "error", err)
+		} else if changed {
+			a.log.Warn("probe exemption was changed and is repaired")
+		}
+		for _, p := range a.watch.Pods() {
+			a.queue.put(p.Key)
+		}
+	}
+}
+
+// health answers kubelet: alive at once, ready when the pods are known and the plugin is in place. A proxy is not asked
+// for: it is installed after the agent.
+func (n *Node) health() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		var pending []string
+		select {
+		case <-n.agent.watch.Synced():
+		default:
+			pending = append(pending, "pods of this node")
+		}
+		if !n.host.Installed() {
+			pending = append(pending, "plugin on the host")
+		}
+		if len(pending) > 0 {
+			http.Error(w, "not ready, pending: "+strings.Join(pending, ", "), http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "ready")
+	})
+	return mux
+}
+
+// counters are the agent's metrics, under Istio's names where it has them.
+type counters struct {
+	registry           *prometheus.Registry
+	events             *prometheus.CounterVec
+	enrolled, released prometheus.Counter
+}
+
+func newCounters(s *zds.Server) *counters {
+	c := &counters{
+		registry: prometheus.NewRegistry(),
+		events: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "istio_cni_plugin_requests_total", Help: "New pods that the plugin told of, by answer.",
+		}, []string{"response_code"}),
+		enrolled: prometheus.NewCounter(prometheus.CounterOpts{Name: "ambit_node_pods_enrolled_total", Help: "Pods captured."}),
+		released: prometheus.NewCounter(prometheus.CounterOpts{Name: "ambit_node_pods_released_total", Help: "Captured pods that ended or left the mesh."}),
+	}
+	connected := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "ztunnel_connected", Help: "Node proxies connected."},
+		func() float64 { return float64(s.Connected()) })
+	c.registry.MustRegister(c.events, c.enrolled, c.released, connected)
+	return c
+}
+
+// serveHTTP serves h on l until ctx ends.
+func serveHTTP(ctx context.Context, l net.Listener, h http.Handler) error {
+	s := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10}
+	defer context.AfterFunc(ctx, func() { _ = s.Close() })()
+	if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve %s: %w", l.Addr(), err)
+	}
+	return nil
+}
