@@ -82,6 +82,10 @@ func (s *Server) change(w http.ResponseWriter, q request, f func(present kinds.O
 		if q.sub == "status" {
 			store.CopyStatus(present, next)
 			present.SetResourceVersion(next.GetResourceVersion())
+			if q.kind.Kind == "Pod" { // whose labels and annotations may be written with its status, as on Kubernetes
+				present.SetLabels(next.GetLabels())
+				present.SetAnnotations(next.GetAnnotations())
+			}
 			return nil
 		}
 		store.CopyStatus(next, present)
@@ -122,6 +126,8 @@ func (s *Server) patch(w http.ResponseWriter, r *http.Request, q request) error 
 		if q.sub == "status" {
 			return s.change(w, q, func(present kinds.Object) (kinds.Object, error) {
 				o.SetResourceVersion(present.GetResourceVersion())
+				o.SetLabels(present.GetLabels())
+				o.SetAnnotations(present.GetAnnotations())
 				return o, nil
 			})
 		}
