@@ -16,7 +16,7 @@ help: ## print this list
 build: ## build every binary into bin/
 	@command -v $(GO) >/dev/null || { echo "ambit needs Go 1.26 or newer on the PATH: see https://go.dev/doc/install"; exit 1; }
 	@mkdir -p $(BIN)
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ $(addprefix ./cmd/,$(CMDS))
+	CGO_ENABLED=0 $(GO) build -tags grpcnotrace -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ $(addprefix ./cmd/,$(CMDS))
 
 demo: build ## run a whole ambient mesh on this machine and walk through it
 	@$(BIN)/ambit demo $(DEMOFLAGS)

@@ -59,9 +59,9 @@ var floors = map[string]int{
 	"api": 0, "mesh": 0,
 	"identity": 1, "authz": 1, "collection": 1, "xds/delta": 1,
 	"hbone": 2, "xds": 2, "identity/certs": 2, "telemetry": 2, "lifecycle": 2, "admin": 2, "linux": 2,
-	"control": 3, "ztunnel": 3, "gateway": 3, "node": 3, "manifests": 3,
+	"control": 3, "ztunnel": 3, "gateway": 3, "node": 3, "manifests": 3, "samples": 3,
 	"local": 4, "cli": 4, "dashboard": 4,
-	"cmd": 5, "test": 5, "samples": 5,
+	"cmd": 5, "test": 5, "samples/apps": 5,
 	"internal": -1, // tests' own tools
 }
 
