@@ -46,6 +46,9 @@ func New(c Config) *Walk {
 	return &Walk{Config: c, ui: newUI(c.Out, c.Color), web: &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}}
 }
 
+// errInterrupted is what a step ends with when its context does.
+var errInterrupted = errors.New("interrupted")
+
 // Step runs one step, shows how it went, and remembers it. After a failed step it runs nothing more.
 func (w *Walk) Step(ctx context.Context, name string, f func(context.Context) error) error {
 	if n := len(w.results); n > 0 && w.results[n-1].Err != nil {
@@ -54,8 +57,8 @@ func (w *Walk) Step(ctx context.Context, name string, f func(context.Context) er
 	w.ui.begin(name)
 	start := time.Now()
 	err := f(ctx)
-	if err == nil {
-		err = ctx.Err()
+	if ctx.Err() != nil {
+		err = errInterrupted // whatever else went wrong went wrong because of that
 	}
 	took := time.Since(start)
 	w.results = append(w.results, Result{name, err, took})

@@ -62,13 +62,13 @@ func Install(ctx context.Context, api *client.Client, o manifests.Options, waiti
 
 // Ready waits for a workload; what keeps it is part of the error.
 func Ready(ctx context.Context, api *client.Client, namespace, kind, name string) error {
-	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
+	waiting, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
-	err := api.Until(ctx, kindOf(kind), namespace, name, client.RolledOut)
-	if err == nil {
-		return nil
+	err := api.Until(waiting, kindOf(kind), namespace, name, client.RolledOut)
+	if err == nil || ctx.Err() != nil {
+		return err // ready, or nobody waits any more
 	}
-	late, stop := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	late, stop := context.WithTimeout(ctx, 5*time.Second)
 	defer stop()
 	return fmt.Errorf("%w%s", err, troubles(late, api, namespace, name))
 }
