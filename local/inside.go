@@ -40,9 +40,11 @@ const apiPort = 6443
 // inside is the process that is a cluster: everything but the mesh's own parts, which run as its pods.
 type inside struct {
 	State string
-	Bin   string
-	Self  string
-	Nodes int
+	// Hidden are directories of the machine that no pod sees: other clusters of this user.
+	Hidden []string
+	Bin    string
+	Self   string
+	Nodes  int
 
 	log      *slog.Logger
 	store    *store.Store
@@ -106,7 +108,7 @@ func (c *inside) open() error {
 	if c.store, err = store.Open(store.Config{Objects: filepath.Join(c.State, "objects"), Status: filepath.Join(c.State, "status"), Log: c.log}); err != nil {
 		return err
 	}
-	rt := runtime.New(runtime.Config{State: c.State, Bin: c.Bin, Self: c.Self, Applets: applets(), Log: c.log})
+	rt := runtime.New(runtime.Config{State: c.State, Hidden: c.Hidden, Bin: c.Bin, Self: c.Self, Applets: applets(), Log: c.log})
 	for i, n := range c.net.Nodes() {
 		k := kubelet.Config{
 			Node: n, Runtime: rt, Cluster: kubelet.FromStore(c.store, c.keys), DNS: dnsVIP, Logs: filepath.Join(c.State, "logs"), Log: c.log.With("node", n.Name),

@@ -81,7 +81,7 @@ func Up(ctx context.Context, c Config) (*Cluster, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find ambit's own file: %w", err)
 	}
-	args, err := json.Marshal(inside{State: c.State, Bin: c.Bin, Self: self, Nodes: c.Nodes})
+	args, err := json.Marshal(inside{State: c.State, Hidden: []string{DefaultState()}, Bin: c.Bin, Self: self, Nodes: c.Nodes})
 	if err != nil {
 		return nil, err
 	}

@@ -177,6 +177,13 @@ func (c *container) start(vols *volumes) (*runtime.Container, error) {
 	if err != nil {
 		return nil, err
 	}
+	can, denied, err := capabilities(pod, c.spec)
+	if err != nil {
+		return nil, err
+	}
+	if denied != "" {
+		c.w.event(corev1.EventTypeWarning, "CapabilitiesLimited", denied)
+	}
 	c.mu.Lock()
 	attempt := c.attempt
 	if c.tried {
@@ -187,7 +194,7 @@ func (c *container) start(vols *volumes) (*runtime.Container, error) {
 	sandbox := c.w.sandbox
 	c.w.mu.Unlock()
 	run, err := sandbox.Start(runtime.ContainerConfig{
-		Name: c.spec.Name, Argv: expandAll(program.Argv, env), Env: env, Dir: c.spec.WorkingDir, Mounts: mounts,
+		Name: c.spec.Name, Argv: expandAll(program.Argv, env), Env: env, Dir: c.spec.WorkingDir, Mounts: mounts, Caps: can,
 		Log: c.w.k.logPath(pod, c.spec.Name, attempt),
 	})
 	if err != nil {

@@ -71,6 +71,9 @@ func (v *volumes) one(pod *corev1.Pod, vol corev1.Volume, now time.Time) error {
 		}
 		return os.Chmod(own, 0o777)
 	case vol.HostPath != nil:
+		if err := v.k.mayMount(pod, vol.HostPath.Path); err != nil {
+			return err
+		}
 		path, err := v.k.conf.Runtime.HostPath(v.k.conf.Node, vol.HostPath.Path, creates(vol.HostPath.Type))
 		v.paths[vol.Name] = path
 		return err

@@ -18,6 +18,7 @@ import (
 	"github.com/containernetworking/cni/pkg/version"
 
 	"github.com/ambit-mesh/ambit/local/internal/network"
+	"github.com/ambit-mesh/ambit/local/internal/runtime/caps"
 	"github.com/ambit-mesh/ambit/local/internal/runtime/view"
 )
 
@@ -99,7 +100,7 @@ func (p *plugins) ExecPlugin(ctx context.Context, path string, stdin []byte, env
 	var out, errOut bytes.Buffer
 	cmd, err := view.Start(view.Process{
 		Spec: view.Spec{
-			Mounts: p.r.nodeMounts(p.node), Argv: []string{path}, Env: append(environ, "PATH="+DefaultPath),
+			Mounts: p.r.nodeMounts(p.node), Hidden: p.r.hidden(), Caps: caps.All, Argv: []string{path}, Env: append(environ, "PATH="+DefaultPath),
 		},
 		NS: p.node.NS, OwnPIDs: true, Stdin: bytes.NewReader(stdin), Stdout: &out, Stderr: &errOut,
 	})

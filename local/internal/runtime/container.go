@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ambit-mesh/ambit/local/internal/runtime/caps"
 	"github.com/ambit-mesh/ambit/local/internal/runtime/view"
 )
 
@@ -26,6 +27,8 @@ type ContainerConfig struct {
 	Env    []string // NAME=value; PATH and HOSTNAME are added if missing
 	Dir    string
 	Mounts []view.Mount
+	// Caps are the container's capabilities; none by default.
+	Caps caps.Set
 	// Log is the file that output is appended to; it is rotated.
 	Log string
 }
@@ -70,7 +73,7 @@ func (p *Pod) Start(c ContainerConfig) (*Container, error) {
 	c.Env = withDefaults(c.Env, p.conf.Hostname)
 	spec := view.Spec{
 		Mounts: append(p.r.mounts(), c.Mounts...), Files: p.etc(), Links: p.r.links(), Hostname: p.conf.Hostname,
-		Argv: c.Argv, Env: c.Env, Dir: c.Dir,
+		Hidden: p.r.hidden(), Caps: c.Caps, Argv: c.Argv, Env: c.Env, Dir: c.Dir,
 	}
 	cmd, err := view.Start(view.Process{Spec: spec, NS: p.ns, OwnPIDs: true, Stdout: log.stdout(), Stderr: log.stderr()})
 	if err != nil {

@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -44,7 +45,7 @@ func (c *Container) Exec(p Command) (*exec.Cmd, error) {
 	go func() {
 		// The thread enters the container for good and ends with this goroutine.
 		goruntime.LockOSThread()
-		cmd, err = enter(spaces, c.conf.Dir, env, p)
+		cmd, err = enter(spaces, c.conf, env, p)
 		done <- err
 	}()
 	if err := <-done; err != nil {
@@ -77,7 +78,7 @@ func (c *Container) namespaces() ([]*os.File, error) {
 	return all, nil
 }
 
-func enter(spaces []*os.File, dir string, env []string, p Command) (*exec.Cmd, error) {
+func enter(spaces []*os.File, conf ContainerConfig, env []string, p Command) (*exec.Cmd, error) {
 	if err := unix.Unshare(unix.CLONE_FS); err != nil {
 		return nil, fmt.Errorf("enter the container: %w", err)
 	}
@@ -90,10 +91,10 @@ func enter(spaces []*os.File, dir string, env []string, p Command) (*exec.Cmd, e
 	if err != nil {
 		return nil, fmt.Errorf("run in the container: %w", err)
 	}
-	if dir == "" {
-		dir = "/"
+	if err := conf.Caps.Confine(); err != nil {
+		return nil, fmt.Errorf("enter the container: %w", err)
 	}
-	cmd := &exec.Cmd{Path: path, Args: p.Argv, Env: env, Dir: dir, SysProcAttr: &syscall.SysProcAttr{Setsid: true}}
+	cmd := &exec.Cmd{Path: path, Args: p.Argv, Env: env, Dir: cmp.Or(conf.Dir, "/"), SysProcAttr: &syscall.SysProcAttr{Setsid: true}}
 	files := append(append([]*os.File{}, p.Files...), nil, nil, nil)
 	if files[0] != nil {
 		cmd.Stdin = files[0]

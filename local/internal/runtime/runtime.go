@@ -27,7 +27,9 @@ type Config struct {
 	Self string
 	// Applets are further program names, offered at the end of every container's PATH, by what they link to.
 	Applets map[string]string
-	Log     *slog.Logger
+	// Hidden are further directories of the machine, beside State, that no pod sees.
+	Hidden []string
+	Log    *slog.Logger
 }
 
 // Where containers find the mesh's own programs and the applets.
@@ -116,45 +118,6 @@ const (
 
 func (r *Runtime) nodeDir(n *network.Node) string {
 	return filepath.Join(r.conf.State, "nodes", n.Name)
-}
-
-// HostPath is where a path of the node is on the machine: only a node's own directories and the cluster's state, at
-// /var/lib/ambit, can be given to pods. Directories are made if they are missing and create is set.
-func (r *Runtime) HostPath(n *network.Node, path string, create bool) (string, error) {
-	real, err := r.hostPath(n, filepath.Clean(path))
-	if err != nil {
-		return "", err
-	}
-	if create {
-		if err := os.MkdirAll(real, 0o755); err != nil {
-			return "", fmt.Errorf("host path %s: %w", path, err)
-		}
-	}
-	return real, nil
-}
-
-// StateDir is the path by which pods ask for the cluster's state directory.
-const StateDir = "/var/lib/ambit"
-
-func (r *Runtime) hostPath(n *network.Node, path string) (string, error) {
-	if rest, ok := below(path, StateDir); ok {
-		return filepath.Join(r.conf.State, rest), nil
-	}
-	for dir, own := range nodeDirs {
-		if rest, ok := below(path, dir); ok {
-			return filepath.Join(r.nodeDir(n), own, rest), nil
-		}
-	}
-	return "", fmt.Errorf("host path %s: a local node has only /var/run, /run, /etc/cni, /opt/cni, /var/lib, /var/log and /tmp of its own, and never gives the machine's to pods", path)
-}
-
-// below tells whether a clean path is dir or in it, and the rest.
-func below(path, dir string) (rest string, ok bool) {
-	rel, err := filepath.Rel(dir, path)
-	if err != nil || rel == ".." || len(rel) > 2 && rel[:3] == "../" {
-		return "", false
-	}
-	return rel, true
 }
 
 // mounts are what every process of a node sees beside the machine.

@@ -37,6 +37,9 @@ func build(s Spec) error {
 	if err != nil {
 		return err
 	}
+	if err := hide(s.Hidden); err != nil {
+		return err
+	}
 	if err := memory(b.root, "mode=755,size=64m"); err != nil {
 		return err
 	}
@@ -45,6 +48,9 @@ func build(s Spec) error {
 		return err
 	}
 	if err := b.system(); err != nil {
+		return err
+	}
+	if err := b.sealSettings(s.Caps); err != nil {
 		return err
 	}
 	// A mirror hides what was mounted below it: make all mount points first, those that need the shallowest mirror before.

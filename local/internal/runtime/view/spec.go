@@ -13,11 +13,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	goruntime "runtime"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/ambit-mesh/ambit/linux/netns"
+	"github.com/ambit-mesh/ambit/local/internal/runtime/caps"
 )
 
 // Name is what the binary is called by (argument 0) when it is to set up a view and become the program in it.
@@ -38,7 +40,9 @@ type Spec struct {
 	Mounts   []Mount
 	Files    map[string]string // small files, by path
 	Links    map[string]string // symbolic links, by path
+	Hidden   []string          // directories of the machine that are seen empty, wherever they are seen
 	Hostname string            // "": as outside
+	Caps     caps.Set          // what the process may do of what its starter may
 	Argv     []string
 	Env      []string
 	Dir      string
@@ -141,6 +145,10 @@ func become(in *os.File) error {
 	}
 	path, err := Look(s.Argv[0], s.Env)
 	if err != nil {
+		return err
+	}
+	goruntime.LockOSThread()
+	if err := s.Caps.Confine(); err != nil {
 		return err
 	}
 	return fmt.Errorf("run %s: %w", path, unix.Exec(path, s.Argv, s.Env))
