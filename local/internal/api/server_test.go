@@ -298,8 +298,8 @@ func TestApplyAnswersPerObjectOrNamesTheLine(t *testing.T) {
 			t.Errorf("%d %s, want %s", code, body, want)
 		}
 	}
-	if code, body := e.do("POST", "/ambit/v1/apply?file=c.yaml", cm+"---\n"+strings.Replace(cm, "data", "dat", 1), nil); code != 400 || !strings.Contains(body, "c.yaml:6") {
-		t.Errorf("%d %s, want 400 naming c.yaml:6, where the second object begins", code, body)
+	if code, body := e.do("POST", "/ambit/v1/apply?file=c.yaml", cm+"---\n"+strings.Replace(cm, "\ndata", "\ndat", 1), nil); code != 400 || !strings.Contains(body, "c.yaml:9") {
+		t.Errorf("%d %s, want 400 naming c.yaml:9", code, body)
 	}
 }
 
