@@ -32,6 +32,10 @@ func (w *Walk) served(ctx context.Context, app string) (int, error) {
 	return n, nil
 }
 
+// refused tells curl's exit statuses of a connection that the other end cut: no answer, reset, or reset so soon that it
+// looks as if there had been none.
+func refused(code int) bool { return code == 52 || code == 56 || code == 7 }
+
 // refusedWithin waits until a pod's request is refused on the connection, and tells how long that took.
 func (w *Walk) refusedWithin(ctx context.Context, limit time.Duration, namespace, from, url string) (time.Duration, error) {
 	start := time.Now()
@@ -42,8 +46,8 @@ func (w *Walk) refusedWithin(ctx context.Context, limit time.Duration, namespace
 			return err
 		case code == 0:
 			return fmt.Errorf("%s still reaches %s after %v", from, url, limit)
-		case code != 52 && code != 56:
-			return fmt.Errorf("curl in %s ended with %d, want a refused connection (52 or 56): %s", from, code, out)
+		case !refused(code):
+			return fmt.Errorf("curl in %s ended with %d, want a refused connection: %s", from, code, out)
 		}
 		return nil
 	})
@@ -70,7 +74,7 @@ func (w *Walk) authorize(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if code != 52 && code != 56 {
+		if !refused(code) {
 			return fmt.Errorf("curl in notsleep ended with %d, want a refused connection: %s", code, out)
 		}
 	}
@@ -134,7 +138,7 @@ func (w *Walk) strict(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, code, err = w.curl(ctx, outside, "sleep", url); err != nil || code == 0 {
+	if _, code, err = w.curl(ctx, outside, "sleep", url); err != nil || !refused(code) {
 		return errors.Join(err, fmt.Errorf("curl outside ended with %d", code))
 	}
 	after, err := w.served(ctx, "details")
