@@ -10,6 +10,7 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -29,10 +30,13 @@ type Config struct {
 
 // Controllers reconcile everything whenever anything they read has changed. A local cluster is small, so one pass over
 // all of it is simpler than queues, and a pass that changes nothing writes nothing.
-type Controllers struct{ Config }
+type Controllers struct {
+	Config
+	due time.Time // when something is to be done though nothing changes; of the pass that runs
+}
 
 // New makes the controllers.
-func New(c Config) *Controllers { return &Controllers{c} }
+func New(c Config) *Controllers { return &Controllers{Config: c} }
 
 // retryAfter is the pause after a pass that failed.
 const retryAfter = 200 * time.Millisecond
@@ -42,6 +46,7 @@ func (c *Controllers) Run(ctx context.Context) error {
 	wake, stop := c.Store.Subscribe(
 		store.KindFor[*corev1.Namespace](), store.KindFor[*corev1.Node](), store.KindFor[*corev1.Pod](), store.KindFor[*corev1.Service](),
 		store.KindFor[*appsv1.Deployment](), store.KindFor[*appsv1.ReplicaSet](), store.KindFor[*appsv1.DaemonSet](),
+		store.KindFor[*appsv1.StatefulSet](), store.KindFor[*batchv1.Job](),
 		store.KindFor[*discoveryv1.EndpointSlice](), store.KindFor[*corev1.ServiceAccount](), store.KindFor[*corev1.ConfigMap]())
 	defer stop()
 	for {
@@ -54,16 +59,22 @@ func (c *Controllers) Run(ctx context.Context) error {
 				continue
 			}
 		}
+		var due <-chan time.Time
+		if !c.due.IsZero() {
+			due = time.After(time.Until(c.due))
+		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-wake:
+		case <-due:
 		}
 	}
 }
 
 // Reconcile makes one pass.
 func (c *Controllers) Reconcile() error {
+	c.due = time.Time{}
 	var all []error
 	for _, step := range []struct {
 		name string
@@ -74,6 +85,8 @@ func (c *Controllers) Reconcile() error {
 		{"deployments", c.deployments},
 		{"replica sets", c.replicaSets},
 		{"daemon sets", c.daemonSets},
+		{"stateful sets", c.statefulSets},
+		{"jobs", c.jobs},
 		{"scheduler", c.schedule},
 		{"endpoints", c.endpoints},
 		{"garbage", c.garbage},

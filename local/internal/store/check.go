@@ -46,7 +46,11 @@ func check(o kinds.Object) kinds.Problems {
 	case *appsv1.DaemonSet:
 		c.template(o.Spec.Selector, o.Spec.Template)
 	case *appsv1.StatefulSet:
-		c.template(o.Spec.Selector, o.Spec.Template)
+		template := *o.Spec.Template.DeepCopy()
+		for _, claim := range o.Spec.VolumeClaimTemplates { // each becomes a volume of the pod
+			template.Spec.Volumes = append(template.Spec.Volumes, corev1.Volume{Name: claim.Name})
+		}
+		c.template(o.Spec.Selector, template)
 		c.count("spec.replicas", o.Spec.Replicas)
 	case *batchv1.Job:
 		c.pod("spec.template.spec", o.Spec.Template.Spec)

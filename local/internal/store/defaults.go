@@ -65,7 +65,9 @@ func setDefaults(o kinds.Object) {
 		}
 		podDefaults(&o.Spec.Template.Spec)
 	case *batchv1.Job:
-		def(&o.Spec.Completions, 1)
+		if o.Spec.Parallelism == nil { // with it and without completions, the job is a queue of work
+			def(&o.Spec.Completions, 1)
+		}
 		def(&o.Spec.Parallelism, 1)
 		def(&o.Spec.BackoffLimit, 6)
 		podDefaults(&o.Spec.Template.Spec)
