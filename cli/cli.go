@@ -29,9 +29,22 @@ func Run(ctx context.Context, env Env, args []string) int {
 		return 0
 	case errors.As(err, &exit):
 		return int(exit)
+	case interrupted(ctx, err):
+		return 130 // as shells say of a program that Ctrl-C ended
 	}
 	fmt.Fprintf(env.Err, "Error: %v\n", err)
 	return 1
+}
+
+// interrupted tells whether an error says nothing but that the person ended the command.
+func interrupted(ctx context.Context, err error) bool {
+	if _, several := errors.AsType[interface {
+		error
+		Unwrap() []error
+	}](err); several || ctx.Err() == nil {
+		return false
+	}
+	return errors.Is(err, context.Canceled) || errors.Is(err, context.Cause(ctx))
 }
 
 // exitStatus ends the command with a status and no further words.

@@ -88,7 +88,7 @@ func clusterLog(state string) string {
 // colored tells whether output goes to a terminal that is not asked to stay plain (no-color.org).
 func colored(out io.Writer) bool {
 	f, ok := out.(*os.File)
-	return ok && isTerminal(f) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
+	return ok && client.IsTerminal(f) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
 }
 
 // podExec runs programs in a Deployment's first running pod and collects their output.

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -29,9 +30,21 @@ func newExec(s *scope) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			code, err := s.client().Exec(c.Context(), client.ExecRequest{
-				Namespace: pods[0].Namespace, Pod: pods[0].Name, Container: container, Argv: args[1:], TTY: tty && isTerminal(in), Env: terminalEnv(tty),
-			}, in, out, diag)
+			req := client.ExecRequest{Namespace: pods[0].Namespace, Pod: pods[0].Name, Container: container, Argv: args[1:], Env: terminalEnv(tty)}
+			if tty && (!stdin || !client.IsTerminal(in)) {
+				fmt.Fprintln(s.env.Err, "Unable to use a TTY - input is not a terminal or the right kind of file: add -i and type on a terminal, or leave -t out")
+				tty = false
+			}
+			// Ctrl-C is the program's.
+			ctx := context.WithoutCancel(c.Context())
+			run := func() (int, error) { return s.client().Exec(ctx, req, in, out, diag) }
+			if tty {
+				run = func() (int, error) { return s.client().ExecTerminal(ctx, req, in, out) }
+			}
+			code, err := run()
+			if errors.Is(err, client.ErrInterrupted) {
+				return exitStatus(130)
+			}
 			if err != nil {
 				return err
 			}
@@ -65,11 +78,6 @@ func (s *scope) streams(stdin bool) (in, out, diag *os.File, err error) {
 	}
 	in, err = os.Open(os.DevNull)
 	return in, out, diag, err
-}
-
-func isTerminal(f *os.File) bool {
-	st, err := f.Stat()
-	return err == nil && st.Mode()&os.ModeCharDevice != 0 && f.Name() != os.DevNull
 }
 
 func terminalEnv(tty bool) []string {

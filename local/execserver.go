@@ -98,10 +98,17 @@ func signals(conn *net.UnixConn, cmd *exec.Cmd) {
 	for {
 		var s client.ExecSignal
 		if err := in.Decode(&s); err != nil {
-			_ = cmd.Process.Kill() // one that has ended is no trouble
+			kill(cmd, syscall.SIGKILL)
 			return
 		}
-		_ = cmd.Process.Signal(syscall.Signal(s.Signal)) // as above
+		kill(cmd, syscall.Signal(s.Signal))
+	}
+}
+
+// kill signals a program and what it started in its process group, as a terminal does. One that has ended is no trouble.
+func kill(cmd *exec.Cmd, s syscall.Signal) {
+	if cmd.Process.Signal(s) == nil {
+		_ = syscall.Kill(-cmd.Process.Pid, s)
 	}
 }
 

@@ -38,8 +38,11 @@ type ExecResult struct {
 	Error string
 }
 
+// ErrInterrupted means that the program did not end when it was asked to, and was killed at the second one.
+var ErrInterrupted = errors.New("interrupted twice: the program was killed")
+
 // Exec runs a program in a container on the given streams and gives its exit status. Signals of this process are passed
-// on; when ctx ends the program is killed.
+// on; at the second that asks it to end, and when ctx ends, the program is killed.
 func (c *Client) Exec(ctx context.Context, req ExecRequest, stdin, stdout, stderr *os.File) (int, error) {
 	d, err := (&net.Dialer{}).DialContext(ctx, "unix", filepath.Join(c.dir, ExecSocket))
 	if err != nil {
@@ -58,20 +61,29 @@ func (c *Client) Exec(ctx context.Context, req ExecRequest, stdin, stdout, stder
 	if _, _, err := conn.WriteMsgUnix(append(b, '\n'), rights, nil); err != nil {
 		return 0, fmt.Errorf("exec: %w", err)
 	}
+	ctx, leave := context.WithCancelCause(ctx)
+	defer leave(nil)
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
 	caught := make(chan os.Signal, 4)
-	signal.Notify(caught, syscall.SIGINT, syscall.SIGTERM, syscall.SIGQUIT, syscall.SIGHUP, syscall.SIGWINCH)
+	signal.Notify(caught, syscall.SIGINT, syscall.SIGTERM, syscall.SIGQUIT, syscall.SIGHUP)
 	defer signal.Stop(caught)
 	done := make(chan struct{})
 	defer close(done)
 	go func() {
 		out := json.NewEncoder(conn)
-		for {
+		for interrupts := 0; ; {
 			select {
 			case <-done:
 				return
 			case s := <-caught:
+				if s != syscall.SIGQUIT {
+					interrupts++
+				}
+				if interrupts > 1 {
+					leave(ErrInterrupted)
+					return
+				}
 				if sig, ok := s.(syscall.Signal); ok && out.Encode(ExecSignal{int(sig)}) != nil {
 					return
 				}
@@ -80,7 +92,10 @@ func (c *Client) Exec(ctx context.Context, req ExecRequest, stdin, stdout, stder
 	}()
 	var r ExecResult
 	if err := json.NewDecoder(conn).Decode(&r); err != nil {
-		return 0, errors.Join(ctx.Err(), fmt.Errorf("exec: the cluster went away: %w", err))
+		if ctx.Err() != nil {
+			return 0, context.Cause(ctx)
+		}
+		return 0, fmt.Errorf("exec: the cluster went away: %w", err)
 	}
 	if r.Error != "" {
 		return 0, errors.New(r.Error)
