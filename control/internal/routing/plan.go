@@ -114,11 +114,6 @@ func (x *planner) server(g *networkingv1.Gateway, i int, s *networking.Server) {
 		}
 		sv.hosts = append(sv.hosts, scopedHost{ns, strings.ToLower(host)})
 	}
-	set := fmt.Sprintf("http.%d", number)
-	if protocol == l7.Protocol_HTTPS {
-		set = fmt.Sprintf("https.%d.%s.%s.%s", number, s.GetPort().GetName(), g.Name, g.Namespace)
-	}
-	bound := false
 	for _, port := range x.plan.Proxy.ports(number) {
 		if have, ok := x.protocol[port]; ok && have != protocol {
 			no("port %d already serves %s for an older Gateway", number, have)
@@ -129,20 +124,23 @@ func (x *planner) server(g *networkingv1.Gateway, i int, s *networking.Server) {
 		if len(hosts) == 0 {
 			continue
 		}
-		bound = true
+		// Servers that write different numbers for one bound port, such as 80 and 8080, share its routes.
+		set := fmt.Sprintf("http.%d", port)
+		if protocol == l7.Protocol_HTTPS {
+			set = fmt.Sprintf("https.%d.%s.%s.%s", number, s.GetPort().GetName(), g.Name, g.Namespace)
+		}
+		if !slices.Contains(x.order, set) {
+			x.order = append(x.order, set)
+		}
+		if !slices.Contains(x.sets[set], sv) {
+			x.sets[set] = append(x.sets[set], sv)
+		}
 		x.plan.Listeners = append(x.plan.Listeners, &l7.Listener{
 			Name:  fmt.Sprintf("%s/%d/%s/%s/%d", x.plan.Proxy.Name, port, g.Namespace, g.Name, i),
 			Proxy: x.plan.Proxy.Name, Port: port, ServicePort: number, Protocol: protocol, Hosts: hosts, Tls: tls,
 			Gateway: g.Namespace + "/" + g.Name, Bind: bindAddress(s.GetBind()), Routes: set,
 		})
 	}
-	if !bound {
-		return
-	}
-	if _, ok := x.sets[set]; !ok {
-		x.order = append(x.order, set)
-	}
-	x.sets[set] = append(x.sets[set], sv)
 }
 
 // claim gives the hosts that a listener serves. One TLS name of a port belongs to the oldest server that asks for it.
