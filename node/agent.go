@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"sync"
 	"time"
 
 	"github.com/ambit-mesh/ambit/linux/netns"
@@ -27,111 +26,91 @@ type agent struct {
 	probes *redirect.Probes
 	log    *slog.Logger
 	queue  *queue
+	pods   *pods
 	counts *counters
-
-	mu    sync.Mutex // guards below
-	known map[podwatch.Key]*captured
-	busy  map[podwatch.Key]*sync.Mutex // one pod is worked on by one goroutine at a time
 }
 
-// captured is a pod whose namespace holds our rules.
-type captured struct {
-	pod   podwatch.Pod
-	ns    *netns.Namespace
-	rules capture.Rules
-	whole bool // also at the proxy, exempted and annotated
-}
-
-// lock makes a pod ours to work on.
-func (a *agent) lock(k podwatch.Key) (unlock func()) {
-	a.mu.Lock()
-	m, ok := a.busy[k]
-	if !ok {
-		m = &sync.Mutex{}
-		a.busy[k] = m
-	}
-	a.mu.Unlock()
-	m.Lock()
-	return m.Unlock
-}
-
-func (a *agent) captured(k podwatch.Key) *captured {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.known[k]
-}
-
-func (a *agent) remember(k podwatch.Key, c *captured) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if c == nil {
-		delete(a.known, k)
-		delete(a.busy, k)
-		return
-	}
-	a.known[k] = c
-}
-
-// reconcile judges a pod anew and does what follows.
-func (a *agent) reconcile(ctx context.Context, k podwatch.Key) error {
-	defer a.lock(k)()
+// reconcile judges a pod anew and does what follows. A pod that must be looked at again says when.
+func (a *agent) reconcile(ctx context.Context, k podwatch.Key) (again time.Duration, err error) {
+	defer a.pods.lock(k)()
 	pod, ns, known := a.watch.Pod(k)
-	have := a.captured(k)
+	have := a.pods.get(k)
 	if have != nil && (!known || have.pod.UID != pod.UID) {
-		if err := a.gone(k, have); err != nil {
-			return err
+		if newer, err := a.newer(ctx, have); err != nil || newer {
+			return retryMin, err
+		}
+		if err := a.forget(have); err != nil {
+			return 0, err
 		}
 		have = nil
 	}
 	if !known {
-		return nil
+		return 0, nil
+	}
+	if have != nil {
+		have.seen = true
 	}
 	verdict := enroll.Decide(pod, ns, a.conf.ExcludeNamespaces)
 	switch {
 	case !verdict.In && pod.Finished() && have != nil:
-		return a.gone(k, have)
+		return 0, a.forget(have) // its rules go with its namespace
 	case !verdict.In && have != nil:
-		return a.release(ctx, k, have, verdict.Why)
+		have.pod = pod
+		return a.release(ctx, have, verdict.Why)
 	case !verdict.In:
-		return a.clean(ctx, pod)
+		return 0, a.clean(ctx, pod)
 	case len(pod.IPs) == 0 && have == nil:
-		return nil // no namespace yet: the plugin tells of it, or the next change
+		return 0, nil // no namespace yet: the plugin tells of it, or the next change
 	}
-	var space *netns.Namespace
 	if have == nil {
-		var err error
-		if space, err = find(a.conf.NetnsDir, pod.IPs); err != nil {
-			return fmt.Errorf("pod %s: %w", k, err)
+		space, err := find(a.conf.NetnsDir, pod.IPs)
+		if err != nil {
+			return 0, fmt.Errorf("pod %s: %w", k, err)
 		}
+		have = &captured{ns: space, seen: true}
 	}
-	return a.enroll(ctx, pod, space, pod.IPs, have)
+	return 0, a.enroll(ctx, pod, pod.IPs, have)
+}
+
+// newer reports whether a captured pod that the watch does not show is only newer than what the watch has seen: the
+// plugin tells of a pod as soon as it starts.
+func (a *agent) newer(ctx context.Context, have *captured) (bool, error) {
+	if have.seen {
+		return false, nil
+	}
+	now, err := a.api.Pod(ctx, have.pod.Key)
+	if podwatch.NotFound(err) {
+		return false, nil
+	}
+	return err == nil && now.UID == have.pod.UID, err
 }
 
 // enroll captures a pod: rules first, then the proxy, then the exemption of probes, then the word to everybody.
-// space is the pod's namespace, which enroll takes over; nil when it is captured already.
-func (a *agent) enroll(ctx context.Context, pod podwatch.Pod, space *netns.Namespace, ips []netip.Addr, have *captured) error {
+// A namespace that was not captured before becomes the agent's.
+func (a *agent) enroll(ctx context.Context, pod podwatch.Pod, ips []netip.Addr, have *captured) error {
 	start := time.Now()
-	rules := capture.For(enroll.Options(pod, a.conf.DNSCapture, redirect.V6()))
-	if have == nil {
-		have = &captured{ns: space}
-	}
-	have.pod, have.rules = pod, rules
-	diff, err := redirect.Differences(have.ns, rules)
-	if err == nil && len(diff) > 0 {
-		err = redirect.Apply(have.ns, rules)
-		if err == nil && have.whole {
-			a.log.Warn("rules of a pod were changed and are repaired", "pod", pod.Key.String(), "difference", diff)
-		}
-	}
-	if err != nil {
-		if a.captured(pod.Key) == nil {
+	options := enroll.Options(pod, a.conf.DNSCapture, redirect.V6())
+	tampered := have.whole && have.options == options
+	have.rules = capture.For(options)
+	if err := a.redirect(pod, have, tampered); err != nil {
+		if a.pods.get(pod.Key) == nil {
 			have.ns.Close()
 		}
 		return fmt.Errorf("redirect pod %s: %w", pod.Key, err)
 	}
-	a.remember(pod.Key, have)
-	if err := a.complete(ctx, have, ips); err != nil {
+	have.pod, have.options, have.leaving = pod, options, time.Time{}
+	if len(ips) > 0 {
+		have.ips = ips
+	}
+	a.pods.set(pod.Key, have)
+	if err := a.complete(ctx, have); err != nil {
+		if errors.Is(err, zds.ErrNoProxy) && have.whole {
+			return nil // a proxy that comes back is told of every pod
+		}
 		have.whole = false
+		if pod.Annotations[mesh.AnnotationRedirection] == mesh.RedirectionEnabled {
+			return err // no step back: others would send plain text to a pod that waits for its proxy
+		}
 		return errors.Join(err, a.annotate(ctx, pod, mesh.RedirectionPending))
 	}
 	if !have.whole {
@@ -142,17 +121,36 @@ func (a *agent) enroll(ctx context.Context, pod podwatch.Pod, space *netns.Names
 	return nil
 }
 
-func (a *agent) complete(ctx context.Context, c *captured, ips []netip.Addr) error {
+// redirect makes the kernel hold the pod's rules.
+func (a *agent) redirect(pod podwatch.Pod, have *captured, tampered bool) error {
+	diff, err := redirect.Differences(have.ns, have.rules)
+	if err != nil || len(diff) == 0 {
+		return err
+	}
+	if err := redirect.Apply(have.ns, have.rules); err != nil {
+		return err
+	}
+	if tampered {
+		a.log.Warn("rules of a pod were changed and are repaired", "pod", pod.Key.String(), "difference", diff)
+	}
+	return nil
+}
+
+func (a *agent) complete(ctx context.Context, c *captured) error {
 	space, err := c.ns.Dup()
 	if err != nil {
 		return err
 	}
-	err = a.zds.Add(zds.Workload{UID: c.pod.UID, Name: c.pod.Name, Namespace: c.pod.Namespace, ServiceAccount: c.pod.ServiceAccount, NS: space})
-	if err != nil {
-		return fmt.Errorf("pod %s: %w", c.pod.Key, err)
+	told := a.zds.Add(zds.Workload{UID: c.pod.UID, Name: c.pod.Name, Namespace: c.pod.Namespace, ServiceAccount: c.pod.ServiceAccount, NS: space})
+	if told != nil && !c.whole && c.pod.Annotations[mesh.AnnotationRedirection] != mesh.RedirectionEnabled {
+		return fmt.Errorf("pod %s: %w", c.pod.Key, told)
 	}
-	if err := a.probes.Add(ips...); err != nil {
-		return fmt.Errorf("probes of pod %s: %w", c.pod.Key, err)
+	// The probes of a pod that was whole once go on, whatever its proxy does.
+	if err := a.probes.Add(c.ips...); err != nil {
+		return errors.Join(told, fmt.Errorf("probes of pod %s: %w", c.pod.Key, err))
+	}
+	if told != nil {
+		return fmt.Errorf("pod %s: %w", c.pod.Key, told)
 	}
 	return a.annotate(ctx, c.pod, mesh.RedirectionEnabled)
 }
@@ -168,28 +166,32 @@ func (a *agent) annotate(ctx context.Context, pod podwatch.Pod, value string) er
 	return nil
 }
 
-// release lets a living pod out of the mesh and leaves no rule behind.
-func (a *agent) release(ctx context.Context, k podwatch.Key, c *captured, why string) error {
+// release lets a living pod out of the mesh and leaves no rule behind. Others learn of it first: until they have, their
+// tunnels to the pod must find its proxy, and the proxy its rules.
+func (a *agent) release(ctx context.Context, c *captured, why string) (again time.Duration, err error) {
 	if err := a.annotate(ctx, c.pod, ""); err != nil {
-		return err
+		return 0, err
+	}
+	if c.leaving.IsZero() {
+		c.leaving = time.Now().Add(a.conf.LeaveAfter)
+	}
+	if wait := time.Until(c.leaving); wait > 0 {
+		return wait, nil
 	}
 	if err := redirect.Remove(c.ns); err != nil {
-		return fmt.Errorf("release pod %s: %w", k, err)
+		return 0, fmt.Errorf("release pod %s: %w", c.pod.Key, err)
 	}
-	if err := a.forget(k, c); err != nil {
-		return err
+	if err := a.forget(c); err != nil {
+		return 0, err
 	}
-	a.log.Info("pod left the mesh", "pod", k.String(), "why", why)
-	return nil
+	a.log.Info("pod left the mesh", "pod", c.pod.Key.String(), "why", why)
+	return 0, nil
 }
 
-// gone is for a pod that has ended: its rules went with its namespace.
-func (a *agent) gone(k podwatch.Key, c *captured) error { return a.forget(k, c) }
-
-func (a *agent) forget(k podwatch.Key, c *captured) error {
-	err := errors.Join(a.zds.Del(c.pod.UID), a.probes.Delete(c.pod.IPs...))
-	c.ns.Close()
-	a.remember(k, nil)
+// forget lets go of a pod that has ended or whose rules are gone.
+func (a *agent) forget(c *captured) error {
+	err := errors.Join(a.zds.Del(c.pod.UID), a.probes.Delete(c.ips...), c.ns.Close())
+	a.pods.drop(c.pod.Key)
 	a.counts.released.Inc()
 	return err
 }
@@ -203,9 +205,16 @@ func (a *agent) clean(ctx context.Context, pod podwatch.Pod) error {
 	if err != nil {
 		return fmt.Errorf("pod %s: %w", pod.Key, err)
 	}
-	defer space.Close()
-	if err := a.api.Annotate(ctx, pod.Key, mesh.AnnotationRedirection, ""); err != nil && !podwatch.NotFound(err) {
+	return errors.Join(a.strip(ctx, pod, space), space.Close())
+}
+
+// strip takes annotation and rules from a pod that is not ours.
+func (a *agent) strip(ctx context.Context, pod podwatch.Pod, space *netns.Namespace) error {
+	if err := a.annotate(ctx, pod, ""); err != nil {
 		return err
 	}
-	return redirect.Remove(space)
+	if err := redirect.Remove(space); err != nil {
+		return fmt.Errorf("release pod %s: %w", pod.Key, err)
+	}
+	return a.probes.Delete(pod.IPs...)
 }

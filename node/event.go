@@ -37,7 +37,7 @@ func parseEvent(r io.Reader) (cniplugin.Event, []netip.Addr, error) {
 		if err != nil {
 			return e, nil, fmt.Errorf("event: %w", err)
 		}
-		ips = append(ips, a.Unmap())
+		ips = append(ips, a.Unmap().WithZone(""))
 	}
 	return e, ips, nil
 }
@@ -52,6 +52,7 @@ func (a *agent) serveEvents(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("socket for the plugin: %w", err)
 	}
+	l.(*net.UnixListener).SetUnlinkOnClose(false) // the path may be the next agent's by then
 	if err := os.Chmod(path, 0o600); err != nil {
 		return errors.Join(err, l.Close())
 	}
@@ -78,8 +79,8 @@ func (a *agent) serveEvents(ctx context.Context) error {
 // keeps it from starting.
 func (a *agent) newPod(ctx context.Context, e cniplugin.Event, ips []netip.Addr) error {
 	k := podwatch.Key{Namespace: e.PodNamespace, Name: e.PodName}
-	defer a.lock(k)()
-	pod, ns, err := a.lookup(ctx, k)
+	defer a.pods.lock(k)()
+	pod, ns, err := a.lookup(ctx, k, e.PodUID)
 	if err != nil {
 		return err
 	}
@@ -90,26 +91,26 @@ func (a *agent) newPod(ctx context.Context, e cniplugin.Event, ips []netip.Addr)
 	if err != nil {
 		return err
 	}
-	if have := a.captured(k); have != nil {
-		if have.ns.ID() == space.ID() {
-			space.Close()
-			return a.enroll(ctx, pod, nil, ips, have)
-		}
-		if err := a.forget(k, have); err != nil { // the namespace of an earlier try
+	have := a.pods.get(k)
+	if have != nil && have.ns.ID() == space.ID() && have.pod.UID == pod.UID { // told once more
+		return errors.Join(space.Close(), a.enroll(ctx, pod, ips, have))
+	}
+	if have != nil { // an earlier try, or an earlier pod of this name
+		if err := a.forget(have); err != nil {
 			return errors.Join(err, space.Close())
 		}
 	}
-	pod.IPs = ips
-	return a.enroll(ctx, pod, space, ips, nil)
+	return a.enroll(ctx, pod, ips, &captured{ns: space})
 }
 
-// lookup asks the copy of the API first; a pod may be newer than that.
-func (a *agent) lookup(ctx context.Context, k podwatch.Key) (podwatch.Pod, podwatch.Namespace, error) {
+// lookup reads the pod that starts. The copy of the API is believed only about this very pod: it may still have an earlier
+// one of the same name, which says nothing about whether this one is of the mesh.
+func (a *agent) lookup(ctx context.Context, k podwatch.Key, uid string) (podwatch.Pod, podwatch.Namespace, error) {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
 	pod, ns, known := a.watch.Pod(k)
 	var err error
-	if !known {
+	if !known || pod.UID != uid {
 		if pod, err = a.api.Pod(ctx, k); err != nil {
 			return pod, ns, fmt.Errorf("pod %s: %w", k, err)
 		}

@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -43,6 +42,9 @@ type Config struct {
 	DNSCapture bool
 	// RepairEvery is how often the rules of captured pods are compared with the kernel's. Default 15s.
 	RepairEvery time.Duration
+	// LeaveAfter is how long a pod that leaves the mesh can still be reached as one of it: so long the others may take to
+	// learn of it. Default 1s.
+	LeaveAfter time.Duration
 	// Health and Metrics are where to serve /healthz, /readyz and /metrics.
 	Health, Metrics net.Listener
 	Log             *slog.Logger
@@ -60,17 +62,19 @@ func New(c Config) (*Node, error) {
 	if c.RepairEvery == 0 {
 		c.RepairEvery = 15 * time.Second
 	}
+	if c.LeaveAfter == 0 {
+		c.LeaveAfter = time.Second
+	}
 	api, err := podwatch.NewClient(podwatch.ClientConfig{URL: c.APIServer, TokenFile: c.TokenFile, CAFile: c.CAFile})
 	if err != nil {
 		return nil, err
 	}
 	q := newQueue()
-	server := zds.New(c.ZDSSocket, c.Log)
 	a := &agent{
-		conf: c, api: api, watch: podwatch.New(api, c.NodeName, c.Log, q.put), zds: server, probes: &redirect.Probes{}, log: c.Log, queue: q,
-		known: map[podwatch.Key]*captured{}, counts: newCounters(server),
-		busy: map[podwatch.Key]*sync.Mutex{},
+		conf: c, api: api, watch: podwatch.New(api, c.NodeName, c.Log, q.put), probes: &redirect.Probes{}, log: c.Log, queue: q, pods: newPods(),
 	}
+	a.zds = zds.New(c.ZDSSocket, c.Log, a.lookAll)
+	a.counts = newCounters(a.zds)
 	return &Node{conf: c, agent: a, host: hostconf.New(hostconf.Config{
 		Plugin: c.Plugin, BinDir: c.BinDir, ConfDir: c.ConfDir, RunDir: c.RunDir,
 		ExcludeNamespaces: c.ExcludeNamespaces, PodNamespace: c.PodNamespace, Log: c.Log,
@@ -86,10 +90,17 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 	g := lifecycle.NewGroup(ctx)
 	g.Go("pods", a.watch.Run)
-	g.Go("node proxies", a.zds.Run)
+	g.Go("node proxies", a.adopt)
 	g.Go("plugin events", a.serveEvents)
 	g.Go("host configuration", n.host.Run)
-	g.Go("enrolment", func(ctx context.Context) error { return a.queue.run(ctx, a.log, a.reconcile) })
+	g.Go("enrolment", func(ctx context.Context) error {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-a.watch.Synced(): // a pod without its namespace cannot be judged
+		}
+		return a.queue.run(ctx, a.log, a.reconcile)
+	})
 	g.Go("repair", a.repair)
 	g.Go("health", func(ctx context.Context) error { return serveHTTP(ctx, n.conf.Health, n.health()) })
 	g.Go("metrics", func(ctx context.Context) error {
@@ -100,14 +111,11 @@ func (n *Node) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// Uninstall takes the plugin out of the host and lets go of the node's own rules.
-func (n *Node) Uninstall() error { return errors.Join(n.host.Uninstall(), n.agent.probes.Remove()) }
-
 // repair looks after every pod from time to time: rules that somebody changed, a proxy that refused a pod.
 func (a *agent) repair(ctx context.Context) error {
 	t := time.NewTicker(a.conf.RepairEvery)
 	defer t.Stop()
-	for {
+	for pruned := false; ; {
 		select {
 		case <-ctx.Done():
 			return nil
@@ -118,9 +126,13 @@ func (a *agent) repair(ctx context.Context) error {
 		} else if changed {
 			a.log.Warn("probe exemption was changed and is repaired")
 		}
-		for _, p := range a.watch.Pods() {
-			a.queue.put(p.Key)
+		if !pruned && a.zds.Serving() { // every pod that an earlier agent left has been taken over
+			err := a.probes.Prune()
+			if pruned = err == nil; !pruned {
+				a.log.Warn("exemptions of pods that ended were not taken back", "error", err)
+			}
 		}
+		a.lookAll()
 	}
 }
 

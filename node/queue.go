@@ -22,26 +22,37 @@ const workers = 4
 type queue struct {
 	mu      sync.Mutex // guards below
 	waiting map[podwatch.Key]bool
+	running map[podwatch.Key]bool // not given out again until done, so that a slow pod takes one worker only
 	order   []podwatch.Key
 	failed  map[podwatch.Key]time.Duration
 	wake    chan struct{}
 }
 
 func newQueue() *queue {
-	return &queue{waiting: map[podwatch.Key]bool{}, failed: map[podwatch.Key]time.Duration{}, wake: make(chan struct{}, workers)}
+	return &queue{
+		waiting: map[podwatch.Key]bool{}, running: map[podwatch.Key]bool{}, failed: map[podwatch.Key]time.Duration{},
+		wake: make(chan struct{}, workers),
+	}
 }
 
 // put asks for a look at a pod; it never blocks.
 func (q *queue) put(k podwatch.Key) {
 	q.mu.Lock()
-	if !q.waiting[k] {
-		q.waiting[k] = true
-		q.order = append(q.order, k)
+	defer q.mu.Unlock()
+	if q.waiting[k] {
+		return
 	}
-	q.mu.Unlock()
+	q.waiting[k] = true
+	if !q.running[k] {
+		q.orderLocked(k)
+	}
+}
+
+func (q *queue) orderLocked(k podwatch.Key) {
+	q.order = append(q.order, k)
 	select {
 	case q.wake <- struct{}{}:
-	default:
+	default: // enough are awake already
 	}
 }
 
@@ -54,13 +65,18 @@ func (q *queue) take() (podwatch.Key, bool) {
 	k := q.order[0]
 	q.order = q.order[1:]
 	delete(q.waiting, k)
+	q.running[k] = true
 	return k, true
 }
 
-// next is how long to wait before a pod is tried again.
-func (q *queue) next(k podwatch.Key, err error) time.Duration {
+// done ends the work on a pod and says how long to wait before a failed one is tried again.
+func (q *queue) done(k podwatch.Key, err error) (retry time.Duration) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	delete(q.running, k)
+	if q.waiting[k] {
+		q.orderLocked(k)
+	}
 	if err == nil {
 		delete(q.failed, k)
 		return 0
@@ -70,8 +86,8 @@ func (q *queue) next(k podwatch.Key, err error) time.Duration {
 	return d
 }
 
-// run works on pods until ctx ends.
-func (q *queue) run(ctx context.Context, log *slog.Logger, f func(context.Context, podwatch.Key) error) error {
+// run works on pods until ctx ends. f says when the pod wants to be looked at again, 0 for only when it changes.
+func (q *queue) run(ctx context.Context, log *slog.Logger, f func(context.Context, podwatch.Key) (again time.Duration, err error)) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	for range workers {
@@ -86,16 +102,20 @@ func (q *queue) run(ctx context.Context, log *slog.Logger, f func(context.Contex
 						continue
 					}
 				}
-				err := f(ctx, k)
+				again, err := f(ctx, k)
+				retry := q.done(k, err)
 				if ctx.Err() != nil {
 					return
 				}
-				if wait := q.next(k, err); wait > 0 {
-					log.Warn("pod is not where it belongs, will retry", "pod", k.String(), "error", err, "retry", wait.String())
+				if retry > 0 {
+					log.Warn("pod is not where it belongs, will retry", "pod", k.String(), "error", err, "retry", retry.String())
+					again = retry
+				}
+				if again > 0 {
 					wg.Go(func() {
 						select {
 						case <-ctx.Done():
-						case <-time.After(wait):
+						case <-time.After(again):
 							q.put(k)
 						}
 					})

@@ -68,7 +68,7 @@ func (c *Conf) excludes(namespace string) bool {
 }
 
 // pod names a pod by the arguments that a container runtime passes.
-type pod struct{ namespace, name string }
+type pod struct{ namespace, name, uid string }
 
 // parseArgs reads CNI_ARGS: KEY=VALUE;KEY=VALUE.
 func parseArgs(args string) pod {
@@ -79,6 +79,8 @@ func parseArgs(args string) pod {
 			p.namespace = v
 		case "K8S_POD_NAME":
 			p.name = v
+		case "K8S_POD_UID":
+			p.uid = v
 		}
 	}
 	return p

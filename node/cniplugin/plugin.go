@@ -20,11 +20,12 @@ func Main(about string) {
 	skel.PluginMainFuncs(skel.CNIFuncs{Add: add, Del: del, Check: check}, version.All, about)
 }
 
-// Event is what the agent is told of a new pod, Istio's wire.
+// Event is what the agent is told of a new pod, Istio's wire and the pod's UID.
 type Event struct {
 	Netns        string
 	PodName      string
 	PodNamespace string
+	PodUID       string `json:",omitempty"`
 	IPs          []IPConfig
 }
 
@@ -65,7 +66,7 @@ func add(args *skel.CmdArgs) error {
 }
 
 func event(netns string, p pod, prev *current.Result) Event {
-	e := Event{Netns: netns, PodName: p.name, PodNamespace: p.namespace}
+	e := Event{Netns: netns, PodName: p.name, PodNamespace: p.namespace, PodUID: p.uid}
 	for _, ip := range prev.IPs {
 		i := IPConfig{Interface: ip.Interface, Address: IPAddress{IP: ip.Address.IP.String(), Mask: ip.Address.Mask}}
 		if ip.Gateway != nil {
@@ -76,11 +77,9 @@ func event(netns string, p pod, prev *current.Result) Event {
 	return e
 }
 
-// del has nothing to undo: the rules go with the pod's namespace, and the agent sees the pod go.
-func del(args *skel.CmdArgs) error {
-	_, _, err := parseConf(args.StdinData)
-	return err
-}
+// del has nothing to undo: the rules go with the pod's namespace, and the agent sees the pod go. Not even a configuration
+// that cannot be read may keep a pod from ending.
+func del(*skel.CmdArgs) error { return nil }
 
 // check agrees with any configuration that it can read.
 func check(args *skel.CmdArgs) error {

@@ -39,7 +39,8 @@ func Decide(p podwatch.Pod, ns podwatch.Namespace, excluded []string) Verdict {
 	return Verdict{Why: "no label " + mesh.LabelDataplaneMode + "=ambient on pod or namespace"}
 }
 
-// Options reads what the pod says about its capture. DNS is captured unless the pod says no, or dns is off for all.
+// Options reads what the pod says about its capture. Whether its DNS
+// is captured is dns, unless the pod says otherwise.
 func Options(p podwatch.Pod, dns, v6 bool) capture.Pod {
 	o := capture.Pod{DNS: dns, V6: v6}
 	if b, err := strconv.ParseBool(p.Annotations[mesh.AnnotationBypassInbound]); err == nil {

@@ -36,8 +36,8 @@ type ClientConfig struct {
 
 // NewClient makes a client; it connects when it is used.
 func NewClient(c ClientConfig) (*Client, error) {
-	if _, err := url.Parse(c.URL); err != nil || c.URL == "" {
-		return nil, fmt.Errorf("API server address %q: not a URL", c.URL)
+	if u, err := url.Parse(c.URL); err != nil || u.Scheme != "https" || u.Host == "" {
+		return nil, fmt.Errorf("API server address %q: not a URL https://host:port", c.URL) // the token must not be readable on the way
 	}
 	conf := &tls.Config{MinVersion: tls.VersionTLS12}
 	if c.CAFile != "" {
@@ -51,12 +51,15 @@ func NewClient(c ClientConfig) (*Client, error) {
 		}
 	}
 	dialer := &net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}
-	return &Client{base: strings.TrimSuffix(c.URL, "/"), token: c.TokenFile, http: &http.Client{Transport: &http.Transport{
+	return &Client{base: strings.TrimSuffix(c.URL, "/"), token: c.TokenFile, http: &http.Client{CheckRedirect: noRedirect, Transport: &http.Transport{
 		DialContext: dialer.DialContext, TLSClientConfig: conf, TLSHandshakeTimeout: 5 * time.Second,
 		ResponseHeaderTimeout: 30 * time.Second, MaxIdleConns: 4, IdleConnTimeout: time.Minute,
 		ForceAttemptHTTP2: false, // a watch and a request share nothing, and HTTP/2 would cost memory
 	}}}, nil
 }
+
+// noRedirect: the API server answers itself.
+func noRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 
 // statusError is an answer that is not a success.
 type statusError struct {

@@ -5,12 +5,14 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/ambit-mesh/ambit/api/zds"
+	"github.com/ambit-mesh/ambit/linux/netns"
 )
 
 // deadline of each packet, Istio's.
@@ -24,35 +26,32 @@ type RefusedError struct{ Why string }
 
 func (e *RefusedError) Error() string { return "it refuses: " + e.Why }
 
-// proxy is one connection. Its owner asks one thing at a time.
+// proxy is one connection.
 type proxy struct {
 	conn    *net.UnixConn
+	within  time.Duration // how long it may take for one packet
+	asked   atomic.Bool   // whether an answer is due
 	answers chan *zds.WorkloadResponse
 	gone    chan struct{}
+	ready   bool // under the server's lock
 
-	mu      sync.Mutex // guards below
-	missing map[string]bool
+	turn sync.Mutex          // one thing is asked at a time; guards told
+	told map[string]netns.ID // workloads that it may have, by uid; the namespace is zero for those it refused
 }
 
-func newProxy(c *net.UnixConn) *proxy {
-	return &proxy{conn: c, answers: make(chan *zds.WorkloadResponse), gone: make(chan struct{}), missing: map[string]bool{}}
+func newProxy(c *net.UnixConn, within time.Duration) *proxy {
+	return &proxy{conn: c, within: within, answers: make(chan *zds.WorkloadResponse, 1), gone: make(chan struct{}), told: map[string]netns.ID{}}
 }
 
-func (p *proxy) lacks(uid string) {
-	p.mu.Lock()
-	p.missing[uid] = true
-	p.mu.Unlock()
-}
-
-func (p *proxy) has(uid string) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return !p.missing[uid]
+// has reports whether the proxy has agreed to a workload.
+func (p *proxy) has(w Workload) bool {
+	id, ok := p.told[w.UID]
+	return ok && id == w.NS.ID()
 }
 
 // hello reads the first packet.
 func (p *proxy) hello() error {
-	if err := p.conn.SetReadDeadline(time.Now().Add(deadline)); err != nil {
+	if err := p.conn.SetReadDeadline(time.Now().Add(p.within)); err != nil {
 		return err
 	}
 	b := make([]byte, maxPacket)
@@ -105,26 +104,33 @@ func (p *proxy) read() error {
 		if err != nil {
 			return err
 		}
-		t := time.NewTimer(deadline)
-		select {
-		case p.answers <- r:
-			t.Stop()
-		case <-t.C:
+		if !p.asked.CompareAndSwap(true, false) {
 			return errors.New("it answers what it was not asked")
 		}
+		p.answers <- r // there is room: one question, one answer
 	}
 }
 
 func (p *proxy) add(w Workload) error {
+	p.told[w.UID] = netns.ID{} // whatever it answers, or fails to, it may have taken it
 	err := p.ask(&zds.WorkloadRequest{Payload: &zds.WorkloadRequest_Add{Add: &zds.AddWorkload{
 		Uid: w.UID, WorkloadInfo: &zds.WorkloadInfo{Name: w.Name, Namespace: w.Namespace, ServiceAccount: w.ServiceAccount},
 	}}}, unix.UnixRights(int(w.NS.File().Fd())))
 	if err == nil {
-		p.mu.Lock()
-		delete(p.missing, w.UID)
-		p.mu.Unlock()
+		p.told[w.UID] = w.NS.ID()
 	}
 	return err
+}
+
+// del takes a workload from the proxy, if it may have it.
+func (p *proxy) del(uid string) error {
+	p.turn.Lock()
+	defer p.turn.Unlock()
+	if _, ok := p.told[uid]; !ok {
+		return nil
+	}
+	delete(p.told, uid)
+	return p.ask(&zds.WorkloadRequest{Payload: &zds.WorkloadRequest_Del{Del: &zds.DelWorkload{Uid: uid}}}, nil)
 }
 
 // ask sends a request and waits for its answer. A proxy that does not answer in time is cut off.
@@ -133,13 +139,15 @@ func (p *proxy) ask(req *zds.WorkloadRequest, rights []byte) error {
 	if err != nil {
 		return err
 	}
-	if err := p.conn.SetWriteDeadline(time.Now().Add(deadline)); err != nil {
+	if err := p.conn.SetWriteDeadline(time.Now().Add(p.within)); err != nil {
 		return err
 	}
+	p.asked.Store(true)
 	if _, _, err := p.conn.WriteMsgUnix(b, rights, nil); err != nil {
+		p.conn.Close() // half asked, it cannot be asked again
 		return err
 	}
-	t := time.NewTimer(deadline)
+	t := time.NewTimer(p.within)
 	defer t.Stop()
 	select {
 	case r := <-p.answers:

@@ -1,0 +1,96 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/ambit-mesh/ambit/linux/netns"
+	"github.com/ambit-mesh/ambit/node/internal/enroll"
+	"github.com/ambit-mesh/ambit/node/internal/podwatch"
+	"github.com/ambit-mesh/ambit/node/internal/redirect"
+)
+
+// adopt takes over what an earlier agent left, and only then lets node proxies connect: one that is told of a pod's absence
+// closes the pod's connections.
+func (a *agent) adopt(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-a.watch.Synced():
+	}
+	room := make(chan struct{}, workers)
+	var wg sync.WaitGroup
+	for _, p := range a.watch.Pods() {
+		room <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-room }()
+			// The queue looks at the pod as well, and retries; here it only matters that each was tried.
+			if _, err := a.reconcile(ctx, p.Key); err != nil && ctx.Err() == nil {
+				a.queue.put(p.Key)
+			}
+		})
+	}
+	wg.Wait()
+	if ctx.Err() != nil {
+		return nil
+	}
+	if err := a.sweep(ctx); err != nil {
+		a.log.Warn("rules that an earlier agent left were not all found", "error", err)
+	}
+	return a.zds.Run(ctx)
+}
+
+// sweep takes rules out of the namespaces of pods that are not of the mesh: an agent may have ended between the word that
+// a pod leaves and its end.
+func (a *agent) sweep(ctx context.Context) error {
+	var failed []error
+	err := each(a.conf.NetnsDir, func(ns *netns.Namespace) {
+		if ours, err := redirect.Captured(ns); err != nil || !ours {
+			return // gone meanwhile
+		}
+		for _, p := range a.watch.Pods() {
+			if len(p.IPs) > 0 && holds(ns, p.IPs) {
+				failed = append(failed, a.sweepPod(ctx, p.Key, ns))
+			}
+		}
+	})
+	return errors.Join(append(failed, err)...)
+}
+
+func (a *agent) sweepPod(ctx context.Context, k podwatch.Key, ns *netns.Namespace) error {
+	defer a.pods.lock(k)()
+	pod, of, known := a.watch.Pod(k)
+	if !known || a.pods.get(k) != nil || enroll.Decide(pod, of, a.conf.ExcludeNamespaces).In {
+		return nil
+	}
+	a.log.Info("rules of an earlier agent are taken out of a pod", "pod", k.String())
+	return a.strip(ctx, pod, ns)
+}
+
+// lookAll asks for a look at every pod.
+func (a *agent) lookAll() {
+	keys := a.pods.keys()
+	for _, p := range a.watch.Pods() {
+		keys = append(keys, p.Key)
+	}
+	for _, k := range keys {
+		a.queue.put(k)
+	}
+}
+
+// Uninstall takes the plugin out of the host and every rule out of the node and its pods.
+func (n *Node) Uninstall() error {
+	var failed []error
+	err := each(n.conf.NetnsDir, func(ns *netns.Namespace) {
+		ours, err := redirect.Captured(ns)
+		if err == nil && ours {
+			err = redirect.Remove(ns)
+		}
+		if err != nil {
+			failed = append(failed, fmt.Errorf("network namespace %d: %w", ns.Inode(), err))
+		}
+	})
+	return errors.Join(append(failed, err, n.host.Uninstall(), n.agent.probes.Remove())...)
+}

@@ -1,0 +1,88 @@
+package node
+
+import (
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/ambit-mesh/ambit/linux/netns"
+	"github.com/ambit-mesh/ambit/node/internal/capture"
+	"github.com/ambit-mesh/ambit/node/internal/podwatch"
+)
+
+// captured is a pod whose namespace holds our rules. Only who has the pod's lock may touch it.
+type captured struct {
+	pod     podwatch.Pod
+	ips     []netip.Addr // whose probes are exempt; the API may not know them yet
+	ns      *netns.Namespace
+	options capture.Pod
+	rules   capture.Rules
+	whole   bool      // also at the proxy, exempted and annotated
+	seen    bool      // the watch has shown this very pod
+	leaving time.Time // when its rules go, if it leaves the mesh
+}
+
+// pods are the captured pods of the node, each worked on by one goroutine at a time.
+type pods struct {
+	mu    sync.Mutex // guards below
+	known map[podwatch.Key]*captured
+	locks map[podwatch.Key]*podLock
+}
+
+type podLock struct {
+	sync.Mutex
+	users int // those who have it or wait for it
+}
+
+func newPods() *pods {
+	return &pods{known: map[podwatch.Key]*captured{}, locks: map[podwatch.Key]*podLock{}}
+}
+
+// lock makes a pod ours to work on.
+func (p *pods) lock(k podwatch.Key) (unlock func()) {
+	p.mu.Lock()
+	l, ok := p.locks[k]
+	if !ok {
+		l = &podLock{}
+		p.locks[k] = l
+	}
+	l.users++
+	p.mu.Unlock()
+	l.Lock()
+	return func() {
+		l.Unlock()
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if l.users--; l.users == 0 {
+			delete(p.locks, k)
+		}
+	}
+}
+
+func (p *pods) get(k podwatch.Key) *captured {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.known[k]
+}
+
+func (p *pods) set(k podwatch.Key, c *captured) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.known[k] = c
+}
+
+func (p *pods) drop(k podwatch.Key) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.known, k)
+}
+
+func (p *pods) keys() []podwatch.Key {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	all := make([]podwatch.Key, 0, len(p.known))
+	for k := range p.known {
+		all = append(all, k)
+	}
+	return all
+}
