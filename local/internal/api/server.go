@@ -118,6 +118,8 @@ func (s *Server) object(w http.ResponseWriter, r *http.Request, q request) error
 	switch {
 	case q.sub == "log" && q.kind.Kind == "Pod" && r.Method == http.MethodGet:
 		return s.podLog(w, r, q)
+	case q.sub == "scale" && scales(q.kind):
+		return s.scale(w, r, q)
 	case q.sub != "" && q.sub != "status":
 		return problem{http.StatusNotFound, "NotFound", q.kind.Plural + " have no subresource " + q.sub}
 	case r.Method == http.MethodGet && q.watch:

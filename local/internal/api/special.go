@@ -41,6 +41,14 @@ func (s *Server) special(path string) (answer http.HandlerFunc, ambit, ok bool) 
 	case "/ambit/v1/problems":
 		return s.problems, true, true
 	}
+	if path == "/openapi/v3" {
+		return value(openAPIs()), false, true
+	}
+	if rest, ok := strings.CutPrefix(path, "/openapi/v3/"); ok {
+		if doc, ok := openAPI(rest); ok {
+			return value(doc), false, true
+		}
+	}
 	if rest, ok := strings.CutPrefix(path, "/api/"); ok && rest == "v1" {
 		return value(resources("", "v1")), false, true
 	}
@@ -97,6 +105,11 @@ func resources(group, version string) metav1.APIResourceList {
 				Verbs: metav1.Verbs{"create", "delete", "get", "list", "patch", "update", "watch"},
 			},
 			metav1.APIResource{Name: k.Plural + "/status", Namespaced: k.Namespaced, Kind: k.Kind, Verbs: metav1.Verbs{"get", "patch", "update"}})
+		if scales(k) {
+			list.APIResources = append(list.APIResources, metav1.APIResource{
+				Name: k.Plural + "/scale", Namespaced: true, Group: "autoscaling", Version: "v1", Kind: "Scale", Verbs: metav1.Verbs{"get", "patch", "update"},
+			})
+		}
 	}
 	return list
 }

@@ -49,6 +49,9 @@ func (s *Server) create(w http.ResponseWriter, r *http.Request, q request) error
 	if err != nil {
 		return err
 	}
+	if data, err = plain(r, data); err != nil {
+		return err
+	}
 	o, err := decode(data, q)
 	if err != nil {
 		return err
@@ -63,6 +66,9 @@ func (s *Server) create(w http.ResponseWriter, r *http.Request, q request) error
 func (s *Server) update(w http.ResponseWriter, r *http.Request, q request) error {
 	data, err := io.ReadAll(r.Body)
 	if err != nil {
+		return err
+	}
+	if data, err = plain(r, data); err != nil {
 		return err
 	}
 	next, err := decode(data, q)

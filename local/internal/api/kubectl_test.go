@@ -1,0 +1,116 @@
+package api
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"github.com/ambit-mesh/ambit/local/internal/store"
+)
+
+// protobuf is an object as Kubernetes' clients send it.
+func protobuf(t testing.TB, api, kind string, o interface{ Marshal() ([]byte, error) }) string {
+	t.Helper()
+	raw, err := o.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := (&runtime.Unknown{TypeMeta: runtime.TypeMeta{APIVersion: api, Kind: kind}, Raw: raw}).Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return "k8s\x00" + string(data)
+}
+
+func TestObjectsSentAsProtobuf(t *testing.T) {
+	e := start(t)
+	h := headers{"Content-Type": protobufType}
+	cm := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "c"}, Data: map[string]string{"a": "b"}}
+	if code, body := e.do("POST", "/api/v1/namespaces/default/configmaps", protobuf(t, "v1", "ConfigMap", cm), h); code != 201 {
+		t.Fatal(code, body)
+	}
+	got, err := store.Get[*corev1.ConfigMap](e.store, "default", "c")
+	if err != nil || got.Data["a"] != "b" {
+		t.Errorf("%+v, %v", got, err)
+	}
+	for name, body := range map[string]string{
+		"no magic": "hello", "cut": protobuf(t, "v1", "ConfigMap", cm)[:20], "unknown kind": protobuf(t, "v9", "ConfigMap", cm),
+	} {
+		if code, answer := e.do("POST", "/api/v1/namespaces/default/configmaps", body, h); code != 400 {
+			t.Errorf("%s: %d %s, want 400", name, code, answer)
+		}
+	}
+}
+
+func FuzzProtobuf(f *testing.F) {
+	f.Add([]byte(protobuf(f, "v1", "ConfigMap", &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "c"}})))
+	f.Add([]byte(protobuf(f, "v1", "Pod", &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "c"}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "x"}}}})))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if out, err := fromProtobuf(data); err == nil && !json.Valid(out) {
+			t.Errorf("not JSON: %s", out)
+		}
+	})
+}
+
+func TestScaleSubresource(t *testing.T) {
+	e := start(t)
+	labels := map[string]string{"app": "web"}
+	if _, err := e.store.Create(&appsv1.Deployment{
+		ObjectMeta: metav1.ObjectMeta{Name: "web", Namespace: "default"},
+		Spec: appsv1.DeploymentSpec{Selector: &metav1.LabelSelector{MatchLabels: labels}, Template: corev1.PodTemplateSpec{
+			ObjectMeta: metav1.ObjectMeta{Labels: labels}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "c"}}},
+		}},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	const path = "/apis/apps/v1/namespaces/default/deployments/web/scale"
+	replicas := func() int32 {
+		t.Helper()
+		d, err := store.Get[*appsv1.Deployment](e.store, "default", "web")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return *d.Spec.Replicas
+	}
+	code, body := e.do("GET", path, "", nil)
+	if code != 200 || !strings.Contains(body, `"kind":"Scale"`) || !strings.Contains(body, `"replicas":1`) || !strings.Contains(body, `"selector":"app=web"`) {
+		t.Fatal(code, body)
+	}
+	if code, answer := e.do("PATCH", path, `{"spec":{"replicas":3}}`, headers{"Content-Type": "application/merge-patch+json"}); code != 200 || replicas() != 3 {
+		t.Errorf("patch: %d %s, replicas %d", code, answer, replicas())
+	}
+	if code, answer := e.do("PUT", path, body, nil); code != 409 || replicas() != 3 {
+		t.Errorf("update by an old resourceVersion: %d %s, replicas %d", code, answer, replicas())
+	}
+	if code, answer := e.do("PUT", path, `{"spec":{}}`, nil); code != 200 || replicas() != 0 {
+		t.Errorf("update to none: %d %s, replicas %d", code, answer, replicas())
+	}
+	if code, answer := e.do("PATCH", path, `{"spec":{"replicas":-1}}`, headers{"Content-Type": "application/merge-patch+json"}); code != 422 || replicas() != 0 {
+		t.Errorf("negative: %d %s, replicas %d", code, answer, replicas())
+	}
+	if code, _ := e.do("GET", "/apis/apps/v1/namespaces/default/daemonsets/web/scale", "", nil); code != 404 {
+		t.Errorf("the scale of a DaemonSet: %d, want 404", code)
+	}
+}
+
+func TestOpenAPISaysThatFieldsAreCheckedHere(t *testing.T) {
+	e := start(t)
+	code, body := e.do("GET", "/openapi/v3", "", nil)
+	var index openAPIIndex
+	if err := json.Unmarshal([]byte(body), &index); err != nil || code != 200 {
+		t.Fatal(code, err)
+	}
+	for _, group := range []string{"api/v1", "apis/apps/v1", "apis/networking.istio.io/v1beta1"} {
+		if code, body := e.do("GET", index.Paths[group].URL, "", nil); code != 200 || !strings.Contains(body, "fieldValidation") {
+			t.Errorf("%s: %d %s", group, code, body)
+		}
+	}
+	if code, _ := e.do("GET", "/openapi/v3/apis/none/v1", "", nil); code != 404 {
+		t.Errorf("a group that is not there: %d, want 404", code)
+	}
+}
