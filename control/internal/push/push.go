@@ -38,7 +38,7 @@ func (t Trusted) sees(c source.Caller, _ delta.Resource) bool { return slices.Co
 // New derives everything from the objects of a store.
 func New(st *source.Store, c ambient.Config, trusted Trusted) Outputs {
 	d := newDeriver(st, c)
-	out := Outputs{Services: d.services, Workloads: d.workloads(), Policies: d.policies(), Statuses: d.statuses()}
+	out := Outputs{Services: d.services, Workloads: d.workloads(), Policies: d.policies()}
 	resourceKind := collection.Kind[delta.Resource]{Key: func(r delta.Resource) string { return r.Name }, Equal: sameResource}
 	addresses := collection.Join(sameResource,
 		collection.Map(out.Workloads, resourceKind, func(_ *collection.Read, w *workload.Workload) (delta.Resource, bool) {
@@ -70,6 +70,7 @@ func New(st *source.Store, c ambient.Config, trusted Trusted) Outputs {
 		}, func(_ *collection.Read, s *ambient.Service) (*workload.Service, bool) { return s.Wire, true }),
 		Workloads: out.Workloads,
 	})
+	out.Statuses = collection.Join(status.Same, d.statuses(), d.routingStatuses(l7.Plans))
 	for _, url := range []string{mesh.TypeSecret, mesh.TypeBackend, mesh.TypeRoute, mesh.TypeListener} {
 		out.Types = append(out.Types, server.Type[source.Caller]{
 			URL: url, Resources: l7.Resources[url],

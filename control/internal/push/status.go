@@ -1,6 +1,8 @@
 package push
 
 import (
+	"slices"
+
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -8,6 +10,7 @@ import (
 	"github.com/ambit-mesh/ambit/collection"
 	"github.com/ambit-mesh/ambit/control/internal/ambient"
 	"github.com/ambit-mesh/ambit/control/internal/policy"
+	"github.com/ambit-mesh/ambit/control/internal/routing"
 	"github.com/ambit-mesh/ambit/control/internal/status"
 	"github.com/ambit-mesh/ambit/control/source/kinds"
 )
@@ -47,4 +50,41 @@ func (d *deriver) bind(r *collection.Read, o kinds.Object, traffic string) ambie
 		w, _ := collection.Get(r, d.waypoints, key)
 		return w
 	})
+}
+
+// trouble is a problem that a proxy has with an object.
+type trouble struct{ proxy, object, why string }
+
+// routingStatuses say what of Gateways, VirtualServices and DestinationRules is not in force.
+func (d *deriver) routingStatuses(plans collection.Collection[*routing.Plan]) collection.Collection[status.Status] {
+	troubles := collection.MapMany(plans, collection.Kind[trouble]{
+		Key:   func(t trouble) string { return t.proxy + " " + t.object + " " + t.why },
+		Equal: func(a, b trouble) bool { return a == b },
+	}, func(_ *collection.Read, p *routing.Plan) []trouble {
+		seen := map[trouble]bool{}
+		var all []trouble
+		for _, x := range p.Problems {
+			if t := (trouble{p.Proxy.Name, x.Object, x.Why}); !seen[t] {
+				seen[t] = true
+				all = append(all, t)
+			}
+		}
+		return all
+	})
+	of := collection.NewIndex(troubles, func(t trouble) []string { return []string{t.object} })
+	kind := collection.Kind[status.Status]{Key: status.Status.Key, Equal: status.Same}
+	tell := func(r *collection.Read, o kinds.Object) (status.Status, bool) {
+		why := routing.NotYet(o)
+		for _, t := range collection.Lookup(r, of, kinds.Of(o).Kind+"/"+o.GetNamespace()+"/"+o.GetName()) {
+			if !slices.Contains(why, t.why) { // several pods of a gateway say the same
+				why = append(why, t.why)
+			}
+		}
+		slices.Sort(why)
+		return status.OfRouting(o, why)
+	}
+	return collection.Join(status.Same,
+		collection.Map(d.Gateways, kind, func(r *collection.Read, o *networkingv1.Gateway) (status.Status, bool) { return tell(r, o) }),
+		collection.Map(d.VirtualServices, kind, func(r *collection.Read, o *networkingv1.VirtualService) (status.Status, bool) { return tell(r, o) }),
+		collection.Map(d.DestinationRules, kind, func(r *collection.Read, o *networkingv1.DestinationRule) (status.Status, bool) { return tell(r, o) }))
 }

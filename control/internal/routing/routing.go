@@ -3,13 +3,16 @@ package routing
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/cespare/xxhash/v2"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
+	networking "istio.io/api/networking/v1alpha3"
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/ambit-mesh/ambit/api/l7"
 	"github.com/ambit-mesh/ambit/api/workload"
@@ -34,6 +37,25 @@ type Inputs struct {
 	// Services and Workloads are those that node proxies know: service entries and workload entries are among them.
 	Services  collection.Collection[*workload.Service]
 	Workloads collection.Collection[*workload.Workload]
+}
+
+// NotYet tells what of an object is not in force in this version, as far as it can be told without a proxy.
+func NotYet(o metav1.Object) []string {
+	var why []string
+	switch o := o.(type) {
+	case *networkingv1.VirtualService:
+		if g := o.Spec.GetGateways(); len(g) == 0 || slices.Contains(g, "mesh") {
+			why = append(why, "traffic within the mesh meets routes at waypoints only, which this version does not run: in force for gateways alone")
+		}
+		if len(o.Spec.GetTcp()) > 0 || len(o.Spec.GetTls()) > 0 {
+			why = append(why, "tcp and tls routes are not in force yet")
+		}
+	case *networkingv1.DestinationRule:
+		if o.Spec.GetTrafficPolicy() != nil || slices.ContainsFunc(o.Spec.GetSubsets(), func(s *networking.Subset) bool { return s.GetTrafficPolicy() != nil }) {
+			why = append(why, "trafficPolicy is not in force yet; subsets are")
+		}
+	}
+	return why
 }
 
 // Problem is something in an object that is not in force, and why.

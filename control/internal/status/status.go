@@ -4,6 +4,7 @@ package status
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -23,6 +24,8 @@ import (
 const (
 	ZtunnelAccepted = "ZtunnelAccepted"
 	WaypointBound   = "istio.io/WaypointBound"
+	// InForce is ours: False tells what of a route or gateway this version does not do.
+	InForce = "ambit.io/InForce"
 )
 
 // Status is what is to be said of one object.
@@ -55,6 +58,14 @@ func OfPolicy(o kinds.Object, r policy.Result) (Status, bool) {
 	return of(o, Condition{Type: ZtunnelAccepted, True: r.Wire != nil || r.Reason == policy.Accepted, Reason: r.Reason, Message: r.Why}), true
 }
 
+// OfRouting tells what of an object that routes is not in force, and why. What is wholly in force has no status.
+func OfRouting(o kinds.Object, why []string) (Status, bool) {
+	if len(why) == 0 {
+		return Status{}, false
+	}
+	return of(o, Condition{Type: InForce, Reason: "NotSupported", Message: strings.Join(why, "; ")}), true
+}
+
 // OfBinding tells whether an object goes through the waypoint that it asks for.
 func OfBinding(o kinds.Object, b ambient.Binding) (Status, bool) {
 	if b.Asked == "" {
@@ -81,6 +92,12 @@ func (s Status) object(since func(Condition) time.Time) (kinds.Object, error) {
 	case *networkingv1.ServiceEntry:
 		o.Status.Conditions, o.Status.ObservedGeneration = s.istio(since), s.Generation
 	case *networkingv1.WorkloadEntry:
+		o.Status.Conditions, o.Status.ObservedGeneration = s.istio(since), s.Generation
+	case *networkingv1.VirtualService:
+		o.Status.Conditions, o.Status.ObservedGeneration = s.istio(since), s.Generation
+	case *networkingv1.DestinationRule:
+		o.Status.Conditions, o.Status.ObservedGeneration = s.istio(since), s.Generation
+	case *networkingv1.Gateway:
 		o.Status.Conditions, o.Status.ObservedGeneration = s.istio(since), s.Generation
 	case *corev1.Service:
 		for _, c := range s.Conditions {

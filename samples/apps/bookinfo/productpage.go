@@ -41,9 +41,11 @@ func Productpage(c Config) http.Handler {
 	if err != nil {
 		panic(err) // the folder is compiled in
 	}
-	views := template.Must(template.New("").Funcs(template.FuncMap{"times": func(n int) []struct{} {
-		return make([]struct{}, min(max(n, 0), 5))
-	}}).ParseFS(ui, "ui/*.html"))
+	const best = 5
+	stars := func(n int) []struct{} { return make([]struct{}, min(max(n, 0), best)) }
+	views := template.Must(template.New("").Funcs(template.FuncMap{
+		"times": stars, "missing": func(n int) []struct{} { return stars(best - n) },
+	}).ParseFS(ui, "ui/*.html"))
 	show := func(w http.ResponseWriter, name string, data any) {
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
 		if err := views.ExecuteTemplate(w, name, data); err != nil {
