@@ -114,3 +114,61 @@ func TestOpenAPISaysThatFieldsAreCheckedHere(t *testing.T) {
 		t.Errorf("a group that is not there: %d, want 404", code)
 	}
 }
+
+func TestDryRunKeepsNothing(t *testing.T) {
+	e := start(t)
+	pod := e.pod("a", "n1", nil)
+	before := e.store.Revision()
+	const pods = "/api/v1/namespaces/default/pods"
+	cm := `{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"c"}}`
+	merge, apply := headers{"Content-Type": "application/merge-patch+json"}, headers{"Content-Type": "application/apply-patch+yaml"}
+	for _, c := range []struct {
+		method, path, body string
+		h                  headers
+		want               int
+		in                 string
+	}{
+		{"POST", "/api/v1/namespaces/default/configmaps", cm, nil, 201, `"uid"`},
+		{"POST", pods, `{"apiVersion":"v1","kind":"Pod","metadata":{"name":"a"},"spec":{"containers":[{"name":"x"}]}}`, nil, 409, ""},
+		{"PATCH", pods + "/a", `{"metadata":{"labels":{"k":"v"}}}`, merge, 200, `"k":"v"`},
+		{"PATCH", pods + "/a", `{"metadata":{"labls":{}}}`, merge, 422, ""},
+		{"PATCH", "/api/v1/namespaces/default/configmaps/c?fieldManager=kubectl", cm, apply, 201, ""},
+		{"PATCH", "/api/v1/namespaces/default/configmaps/c?fieldManager=other", cm, apply, 201, ""},
+		{"DELETE", pods + "/a?gracePeriodSeconds=0", "", nil, 200, ""},
+	} {
+		sep := "?"
+		if strings.Contains(c.path, "?") {
+			sep = "&"
+		}
+		if code, body := e.do(c.method, c.path+sep+"dryRun=All", c.body, c.h); code != c.want || !strings.Contains(body, c.in) {
+			t.Errorf("%s %s: %d %s, want %d", c.method, c.path, code, body, c.want)
+		}
+	}
+	if code, body := e.do("POST", "/ambit/v1/apply?dryRun=true", cm, nil); code != 200 || !strings.Contains(body, "created") {
+		t.Errorf("apply: %d %s", code, body)
+	}
+	if code, _ := e.do("DELETE", pods+"/a?dryRun=yes", "", nil); code != 400 {
+		t.Errorf("an unknown word for a trial: %d, want 400", code)
+	}
+	now, err := store.Get[*corev1.Pod](e.store, "default", "a")
+	if err != nil || now.ResourceVersion != pod.ResourceVersion || e.store.Revision() != before {
+		t.Errorf("something was kept: %v, %v, revision %d after %d", now, err, e.store.Revision(), before)
+	}
+}
+
+func TestOtherWritersAddToWhatIsThere(t *testing.T) {
+	e := start(t)
+	const path = "/api/v1/namespaces/default/services/web?fieldManager="
+	h := headers{"Content-Type": "application/apply-patch+yaml"}
+	head := "apiVersion: v1\nkind: Service\nmetadata: {name: web}\n"
+	if code, body := e.do("PATCH", path+"kubectl", head+"spec: {ports: [{port: 80}]}\n", h); code != 201 {
+		t.Fatal(code, body)
+	}
+	if code, body := e.do("PATCH", path+"other", "apiVersion: v1\nkind: Service\nmetadata: {name: web, labels: {k: v}}\n", h); code != 200 {
+		t.Fatal(code, body)
+	}
+	got, err := store.Get[*corev1.Service](e.store, "default", "web")
+	if err != nil || len(got.Spec.Ports) != 1 || got.Labels["k"] != "v" {
+		t.Errorf("%+v, %v", got, err)
+	}
+}

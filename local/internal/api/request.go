@@ -23,6 +23,7 @@ type request struct {
 	revision             string
 	timeout              time.Duration
 	selector             selector
+	dry                  bool             // the change is not to be kept
 	answer               http.HandlerFunc // set for what is no object
 	ambit                bool             // the path is our own, not Kubernetes'
 }
@@ -47,6 +48,13 @@ func (s *Server) parse(r *http.Request) (request, error) {
 	q.bookmarks = v.Get("allowWatchBookmarks") == "true" || v.Get("allowWatchBookmarks") == "1"
 	q.initial = v.Get("sendInitialEvents") == "true"
 	q.revision = v.Get("resourceVersion")
+	switch v.Get("dryRun") {
+	case "":
+	case "All":
+		q.dry = true
+	default: // never take for real what was meant as a trial
+		return request{}, problem{http.StatusBadRequest, "BadRequest", "dryRun must be All"}
+	}
 	if text := v.Get("timeoutSeconds"); text != "" {
 		n, err := strconv.ParseUint(text, 10, 31)
 		if err != nil {

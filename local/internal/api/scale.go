@@ -70,7 +70,7 @@ func (s *Server) scale(w http.ResponseWriter, r *http.Request, q request) error 
 		if n == nil && r.Method == http.MethodPut {
 			n = new(int32(0)) // a Scale leaves out what is 0
 		}
-		o, err = s.store.Update(q.kind, q.namespace, q.name, func(o kinds.Object) error {
+		o, err = s.writer(q).Update(q.kind, q.namespace, q.name, func(o kinds.Object) error {
 			if wish.Metadata.ResourceVersion != "" {
 				o.SetResourceVersion(wish.Metadata.ResourceVersion)
 			}

@@ -11,6 +11,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/ambit-mesh/ambit/control/source/kinds"
 	"github.com/ambit-mesh/ambit/local/internal/store"
 )
 
@@ -48,6 +49,21 @@ func New(c Config) *Server {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	return &Server{store: c.Store, logs: c.Logs, log: c.Log}
+}
+
+// writer is what changes go to.
+type writer interface {
+	Create(o kinds.Object) (kinds.Object, error)
+	Update(k kinds.Kind, namespace, name string, f func(kinds.Object) error) (kinds.Object, error)
+	Apply(o kinds.Object) (kinds.Object, store.Action, error)
+	Delete(k kinds.Kind, namespace, name string, opts store.DeleteOptions) error
+}
+
+func (s *Server) writer(q request) writer {
+	if q.dry {
+		return s.store.Preview()
+	}
+	return s.store
 }
 
 // Trusted is the handler for a socket that only the cluster's owner can open.

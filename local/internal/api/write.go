@@ -57,7 +57,7 @@ func (s *Server) create(w http.ResponseWriter, r *http.Request, q request) error
 		return err
 	}
 	store.CopyStatus(o, q.kind.New())
-	if o, err = s.store.Create(o); err != nil {
+	if o, err = s.writer(q).Create(o); err != nil {
 		return err
 	}
 	return send(w, http.StatusCreated, o)
@@ -80,7 +80,7 @@ func (s *Server) update(w http.ResponseWriter, r *http.Request, q request) error
 
 // change replaces an object, or only its status, by what f makes of the present one.
 func (s *Server) change(w http.ResponseWriter, q request, f func(present kinds.Object) (kinds.Object, error)) error {
-	o, err := s.store.Update(q.kind, q.namespace, q.name, func(present kinds.Object) error {
+	o, err := s.writer(q).Update(q.kind, q.namespace, q.name, func(present kinds.Object) error {
 		next, err := f(present)
 		if err != nil {
 			return err
@@ -117,13 +117,7 @@ func (s *Server) patch(w http.ResponseWriter, r *http.Request, q request) error 
 	case "application/merge-patch+json":
 		return s.change(w, q, func(present kinds.Object) (kinds.Object, error) { return patched(present, patch, q, mergePatch) })
 	case "application/strategic-merge-patch+json":
-		merge := func(current, patch []byte) ([]byte, error) {
-			return strategicpatch.StrategicMergePatch(current, patch, q.kind.New())
-		}
-		if !store.Strategic(q.kind) {
-			merge = mergePatch
-		}
-		return s.change(w, q, func(present kinds.Object) (kinds.Object, error) { return patched(present, patch, q, merge) })
+		return s.change(w, q, func(present kinds.Object) (kinds.Object, error) { return patched(present, patch, q, merger(q)) })
 	case "application/apply-patch+yaml":
 		o, err := decode(patch, q)
 		if err != nil {
@@ -137,7 +131,10 @@ func (s *Server) patch(w http.ResponseWriter, r *http.Request, q request) error 
 				return o, nil
 			})
 		}
-		applied, action, err := s.store.Apply(o)
+		if r.URL.Query().Get("fieldManager") != "kubectl" {
+			return s.contribute(w, q, o)
+		}
+		applied, action, err := s.writer(q).Apply(o)
 		if err != nil {
 			return err
 		}
@@ -147,6 +144,34 @@ func (s *Server) patch(w http.ResponseWriter, r *http.Request, q request) error 
 		return send(w, http.StatusOK, applied)
 	}
 	return problem{http.StatusUnsupportedMediaType, metav1.StatusReasonUnsupportedMediaType, "patches are merge-patch, strategic-merge-patch or apply-patch, not " + kind}
+}
+
+// contribute adds what one of several writers says of an object to what is there. What it said before and says no more
+// stays: only kubectl's word is remembered.
+func (s *Server) contribute(w http.ResponseWriter, q request, o kinds.Object) error {
+	if _, err := s.store.Get(q.kind, q.namespace, q.name); errors.Is(err, store.ErrNotFound) {
+		store.CopyStatus(o, q.kind.New())
+		created, err := s.writer(q).Create(o)
+		if err != nil {
+			return err
+		}
+		return send(w, http.StatusCreated, created)
+	}
+	patch, err := kinds.EncodeJSON(o)
+	if err != nil {
+		return err
+	}
+	return s.change(w, q, func(present kinds.Object) (kinds.Object, error) { return patched(present, patch, q, merger(q)) })
+}
+
+// merger is how a patch of a kind merges by its lists' keys, where it has any.
+func merger(q request) func(current, patch []byte) ([]byte, error) {
+	if !store.Strategic(q.kind) {
+		return mergePatch
+	}
+	return func(current, patch []byte) ([]byte, error) {
+		return strategicpatch.StrategicMergePatch(current, patch, q.kind.New())
+	}
 }
 
 func patched(present kinds.Object, patch []byte, q request, merge func(current, patch []byte) ([]byte, error)) (kinds.Object, error) {
@@ -219,7 +244,7 @@ func (s *Server) remove(w http.ResponseWriter, r *http.Request, q request) error
 	if wish.Preconditions != nil && wish.Preconditions.UID != nil {
 		opts.UID = *wish.Preconditions.UID
 	}
-	if err := s.store.Delete(q.kind, q.namespace, q.name, opts); err != nil {
+	if err := s.writer(q).Delete(q.kind, q.namespace, q.name, opts); err != nil {
 		return err
 	}
 	if o, err := s.store.Get(q.kind, q.namespace, q.name); err == nil {

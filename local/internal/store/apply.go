@@ -74,12 +74,10 @@ func (s *Store) ApplyFiles(files []File, namespace string, dry bool) ([]Applied,
 		return nil, errors.Join(errs...)
 	}
 	slices.SortStableFunc(all, func(a, b kinds.Located) int { return namespacesFirst(a.Object) - namespacesFirst(b.Object) })
+	s.dry = dry
+	defer func() { s.dry = false }()
 	var done []Applied
 	for _, l := range all {
-		if dry {
-			done = append(done, Applied{l.Object, Unchanged})
-			continue
-		}
 		o, action, err := s.apply(l.Object)
 		if err != nil {
 			return done, fmt.Errorf("%s:%d: %w", l.File, l.Line, err)
@@ -101,6 +99,10 @@ func namespacesFirst(o kinds.Object) int {
 func (s *Store) Apply(o kinds.Object) (kinds.Object, Action, error) {
 	s.write.Lock()
 	defer s.write.Unlock()
+	return s.applyOne(o)
+}
+
+func (s *Store) applyOne(o kinds.Object) (kinds.Object, Action, error) {
 	o = copyOf(o)
 	if err := s.admit(kinds.Of(o), o); err != nil {
 		return nil, "", err
@@ -132,12 +134,11 @@ func (s *Store) apply(o kinds.Object) (kinds.Object, Action, error) {
 	if err := immutable(old.base, next); err != nil {
 		return nil, "", err
 	}
-	before := old.base.GetResourceVersion()
 	changed, err := s.put(k, next)
 	if err != nil {
 		return nil, "", err
 	}
-	if changed.GetResourceVersion() == before {
+	if changed == old.shown {
 		return changed, Unchanged, nil
 	}
 	return changed, Configured, nil

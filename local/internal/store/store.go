@@ -48,7 +48,8 @@ type Store struct {
 	log             *slog.Logger
 	table           map[string]kinds.Kind // by Kind.Resource()
 
-	write sync.Mutex // held for a whole change, its file included; taken before mu
+	write sync.Mutex // held for a whole change, its file included; taken before mu; guards dry
+	dry   bool       // the change is only tried: everything but keeping it
 
 	mu       sync.RWMutex // guards below
 	sets     map[string]*set

@@ -18,6 +18,10 @@ import (
 func (s *Store) Create(o kinds.Object) (kinds.Object, error) {
 	s.write.Lock()
 	defer s.write.Unlock()
+	return s.create(o)
+}
+
+func (s *Store) create(o kinds.Object) (kinds.Object, error) {
 	o = copyOf(o)
 	k := kinds.Of(o)
 	if o.GetName() == "" && o.GetGenerateName() != "" {
@@ -154,6 +158,9 @@ func (s *Store) put(k kinds.Kind, next kinds.Object) (kinds.Object, error) {
 		nodeOf(next) == "" && k.Kind != "Namespace" {
 		return next, s.drop(k, key, old)
 	}
+	if s.dry {
+		return next, nil
+	}
 	return s.commit(k, key, next, b, true)
 }
 
@@ -182,6 +189,9 @@ func (s *Store) commit(k kinds.Kind, key Key, next kinds.Object, b body, save bo
 
 // drop takes an object away, its file first.
 func (s *Store) drop(k kinds.Kind, key Key, old entry) error {
+	if s.dry {
+		return nil
+	}
 	if err := s.unsave(k, key); err != nil {
 		return err
 	}
