@@ -16,10 +16,9 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
-	"golang.org/x/sys/unix"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/ambit-mesh/ambit/api/zds"
+	"github.com/ambit-mesh/ambit/internal/testkit/fakeztunnel"
 	"github.com/ambit-mesh/ambit/internal/testkit/netnstest"
 	"github.com/ambit-mesh/ambit/linux/netns"
 )
@@ -67,123 +66,13 @@ func wait(t testing.TB, what string, f func() bool) {
 	}
 }
 
-// ztunnel speaks the protocol by hand. Tests read what it was told from heard.
-type ztunnel struct {
-	conn  *net.UnixConn
-	heard chan string
-	ended chan struct{}
-}
-
-// answer gives the error of the ack; ok is false for no answer at all.
-type answer func(told string) (why string, ok bool)
-
-func yes(string) (string, bool) { return "", true }
-
-func connect(t testing.TB, s *Server, reply answer) *ztunnel {
-	t.Helper()
-	c, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Net: "unixpacket", Name: s.socket})
-	must(t, err)
-	z := &ztunnel{conn: c, heard: make(chan string, 10_000), ended: make(chan struct{})}
-	z.send(t, &zds.ZdsHello{Version: zds.Version_V1})
-	go z.run(reply)
-	t.Cleanup(func() { c.Close(); <-z.ended })
-	return z
-}
-
-func (z *ztunnel) send(t testing.TB, m proto.Message) {
-	t.Helper()
-	b, err := proto.Marshal(m)
-	must(t, err)
-	_, err = z.conn.Write(b)
-	must(t, err)
-}
-
-func (z *ztunnel) run(reply answer) {
-	defer close(z.ended)
-	b, oob := make([]byte, 1025), make([]byte, 256)
-	for {
-		n, o, _, _, err := z.conn.ReadMsgUnix(b, oob)
-		if err != nil || n == 0 {
-			return
-		}
-		told := tell(b[:n], oob[:o])
-		z.heard <- told
-		if why, ok := reply(told); ok {
-			ack, err := proto.Marshal(&zds.WorkloadResponse{Payload: &zds.WorkloadResponse_Ack{Ack: &zds.Ack{Error: why}}})
-			if err != nil {
-				return
-			}
-			if _, err := z.conn.Write(ack); err != nil {
-				return
-			}
-		}
-	}
-}
-
-// tell puts a request in words: "add uid ns/name sa <inode>", "del uid", "snapshot".
-func tell(b, oob []byte) string {
-	var r zds.WorkloadRequest
-	if err := proto.Unmarshal(b, &r); err != nil || len(b) > 1024 {
-		return fmt.Sprintf("garbage of %d bytes: %v", len(b), err)
-	}
-	var inode uint64
-	messages, err := unix.ParseSocketControlMessage(oob)
-	if err != nil || len(messages) > 1 {
-		return "bad control messages"
-	}
-	for _, m := range messages {
-		fds, err := unix.ParseUnixRights(&m)
-		if err != nil || len(fds) != 1 {
-			return "bad rights"
-		}
-		var st unix.Stat_t
-		if err := errors.Join(unix.Fstat(fds[0], &st), unix.Close(fds[0])); err != nil {
-			return err.Error()
-		}
-		inode = st.Ino
-	}
-	switch p := r.GetPayload().(type) {
-	case *zds.WorkloadRequest_Add:
-		i := p.Add.GetWorkloadInfo()
-		return fmt.Sprintf("add %s %s/%s %s %d", p.Add.GetUid(), i.GetNamespace(), i.GetName(), i.GetServiceAccount(), inode)
-	case *zds.WorkloadRequest_Del:
-		return "del " + p.Del.GetUid()
-	case *zds.WorkloadRequest_SnapshotSent:
-		return "snapshot"
-	}
-	return "unknown"
-}
-
-func (z *ztunnel) expect(t testing.TB, want ...string) {
-	t.Helper()
-	for _, w := range want {
-		select {
-		case got := <-z.heard:
-			if got != w {
-				t.Fatalf("proxy was told %q, want %q", got, w)
-			}
-		case <-time.After(5 * time.Second):
-			t.Fatalf("proxy was not told %q", w)
-		}
-	}
-}
-
-func (z *ztunnel) quiet(t testing.TB) {
-	t.Helper()
-	select {
-	case got := <-z.heard:
-		t.Fatalf("proxy was told %q, want nothing", got)
-	default:
-	}
-}
-
 // pod makes a workload in a namespace of its own, and the words for it.
 func pod(t testing.TB, uid string) (w Workload, words string) {
 	t.Helper()
 	ns, err := netns.New()
 	must(t, err)
 	return Workload{UID: uid, Name: "p" + uid, Namespace: "default", ServiceAccount: "sa", NS: ns},
-		fmt.Sprintf("add %s default/p%s sa %d", uid, uid, ns.Inode())
+		fakeztunnel.Add(uid, "default", "p"+uid, "sa", ns.Inode())
 }
 
 func TestSnapshotThenChanges(t *testing.T) {
@@ -195,8 +84,8 @@ func TestSnapshotThenChanges(t *testing.T) {
 		if err := s.Add(one); !errors.Is(err, ErrNoProxy) {
 			t.Fatalf("Add without a proxy = %v", err)
 		}
-		z := connect(t, s, yes)
-		z.expect(t, oneWords, "snapshot")
+		z := fakeztunnel.Connect(t, s.socket, fakeztunnel.Yes)
+		z.Expect(t, oneWords, "snapshot")
 		wait(t, "word of the new proxy", func() bool { return changes.Load() == 1 && s.Connected() == 1 })
 		two, twoWords := pod(t, "2")
 		again, err := two.NS.Dup()
@@ -207,11 +96,11 @@ func TestSnapshotThenChanges(t *testing.T) {
 		must(t, s.Del("1"))
 		must(t, s.Del("1"))
 		must(t, s.Del("unknown"))
-		z.expect(t, twoWords, "del 1")
+		z.Expect(t, twoWords, "del 1")
 		moved, movedWords := pod(t, "2") // the same pod in another namespace
 		must(t, s.Add(moved))
-		z.expect(t, movedWords)
-		z.quiet(t)
+		z.Expect(t, movedWords)
+		z.Quiet(t)
 	})
 }
 
@@ -223,13 +112,13 @@ func TestRefusedPodIsSentAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	var refusals atomic.Int64
-	z := connect(t, s, func(told string) (string, bool) {
+	z := fakeztunnel.Connect(t, s.socket, func(told string) (string, bool) {
 		if strings.HasPrefix(told, "add") && refusals.Add(1) <= 2 {
 			return "no certificate", true
 		}
 		return "", true
 	})
-	z.expect(t, words, "snapshot") // a refusal does not keep the proxy from being ready
+	z.Expect(t, words, "snapshot") // a refusal does not keep the proxy from being ready
 	wait(t, "word to try again", func() bool { return changes.Load() == 1 })
 	var err error
 	w.NS, err = s.workloads["1"].NS.Dup()
@@ -241,50 +130,50 @@ func TestRefusedPodIsSentAgain(t *testing.T) {
 	w.NS, err = s.workloads["1"].NS.Dup()
 	must(t, err)
 	must(t, s.Add(w))
-	z.expect(t, words, words)
+	z.Expect(t, words, words)
 	must(t, s.Del("1"))
-	z.expect(t, "del 1")
+	z.Expect(t, "del 1")
 }
 
 func TestAddsGoToTheNewestDeletesToAll(t *testing.T) {
 	netnstest.Need(t)
 	s, changes := serve(t, deadline)
-	old := connect(t, s, yes)
-	old.expect(t, "snapshot")
+	old := fakeztunnel.Connect(t, s.socket, fakeztunnel.Yes)
+	old.Expect(t, "snapshot")
 	one, oneWords := pod(t, "1")
 	must(t, s.Add(one))
-	old.expect(t, oneWords)
-	newer := connect(t, s, yes)
-	newer.expect(t, oneWords, "snapshot")
+	old.Expect(t, oneWords)
+	newer := fakeztunnel.Connect(t, s.socket, fakeztunnel.Yes)
+	newer.Expect(t, oneWords, "snapshot")
 	wait(t, "both proxies", func() bool { return s.Connected() == 2 && changes.Load() == 2 })
 	two, twoWords := pod(t, "2")
 	must(t, s.Add(two))
-	newer.expect(t, twoWords)
+	newer.Expect(t, twoWords)
 	must(t, s.Del("1"))
-	newer.expect(t, "del 1")
-	old.expect(t, "del 1")
-	old.quiet(t)
+	newer.Expect(t, "del 1")
+	old.Expect(t, "del 1")
+	old.Quiet(t)
 	// The newest goes: the one before is brought what it missed.
-	newer.conn.Close()
+	newer.Conn.Close()
 	wait(t, "word that the newest went", func() bool { return changes.Load() == 3 })
 	var err error
 	two.NS, err = s.workloads["2"].NS.Dup()
 	must(t, err)
 	must(t, s.Add(two))
-	old.expect(t, twoWords)
+	old.Expect(t, twoWords)
 }
 
 func TestSilentProxyIsCutOffAndHoldsUpNobody(t *testing.T) {
 	netnstest.Need(t)
 	const within = 300 * time.Millisecond
 	s, _ := serve(t, within)
-	old := connect(t, s, yes)
-	old.expect(t, "snapshot")
+	old := fakeztunnel.Connect(t, s.socket, fakeztunnel.Yes)
+	old.Expect(t, "snapshot")
 	one, oneWords := pod(t, "1")
 	must(t, s.Add(one))
-	old.expect(t, oneWords)
-	silent := connect(t, s, func(told string) (string, bool) { return "", told == oneWords || told == "snapshot" })
-	silent.expect(t, oneWords, "snapshot")
+	old.Expect(t, oneWords)
+	silent := fakeztunnel.Connect(t, s.socket, func(told string) (string, bool) { return "", told == oneWords || told == "snapshot" })
+	silent.Expect(t, oneWords, "snapshot")
 	wait(t, "both proxies", func() bool { return s.Connected() == 2 })
 	failed := make(chan error, 10)
 	start := time.Now()
@@ -292,12 +181,12 @@ func TestSilentProxyIsCutOffAndHoldsUpNobody(t *testing.T) {
 		w, _ := pod(t, fmt.Sprint("x", i))
 		go func() { failed <- s.Add(w) }()
 	}
-	wait(t, "a question", func() bool { return len(silent.heard) > 0 })
+	wait(t, "a question", func() bool { return len(silent.Heard) > 0 })
 	if s.Connected() != 2 || time.Since(start) > within {
 		t.Errorf("Connected waits for a silent proxy")
 	}
 	failedDel := s.Del("1") // the silent one fails, the other is told at once
-	old.expect(t, "del 1")
+	old.Expect(t, "del 1")
 	if failedDel == nil {
 		t.Error("Del = nil though a proxy did not answer")
 	}
@@ -309,10 +198,10 @@ func TestSilentProxyIsCutOffAndHoldsUpNobody(t *testing.T) {
 	if took := time.Since(start); took > 2*within {
 		t.Errorf("ten pods waited %v for a silent proxy, want about %v for all together", took, within)
 	}
-	<-silent.ended
+	<-silent.Ended
 	w, words := pod(t, "after")
 	must(t, s.Add(w))
-	old.expect(t, words)
+	old.Expect(t, words)
 }
 
 func TestConnectionsThatBreakTheProtocolEnd(t *testing.T) {
@@ -342,10 +231,10 @@ func TestConnectionsThatBreakTheProtocolEnd(t *testing.T) {
 	}
 	t.Run("an answer to no question", func(t *testing.T) {
 		s, _ := serve(t, deadline)
-		z := connect(t, s, yes)
-		z.expect(t, "snapshot")
-		z.send(t, &zds.WorkloadResponse{Payload: &zds.WorkloadResponse_Ack{Ack: &zds.Ack{}}})
-		<-z.ended
+		z := fakeztunnel.Connect(t, s.socket, fakeztunnel.Yes)
+		z.Expect(t, "snapshot")
+		z.Send(t, &zds.WorkloadResponse{Payload: &zds.WorkloadResponse_Ack{Ack: &zds.Ack{}}})
+		<-z.Ended
 	})
 }
 
@@ -372,8 +261,8 @@ func TestSocketIsItsOwnersOnly(t *testing.T) {
 func TestNothingStaysOfAThousandPods(t *testing.T) {
 	netnstest.Need(t)
 	s, _ := serve(t, deadline)
-	z := connect(t, s, yes)
-	z.expect(t, "snapshot")
+	z := fakeztunnel.Connect(t, s.socket, fakeztunnel.Yes)
+	z.Expect(t, "snapshot")
 	space, err := netns.New()
 	must(t, err)
 	defer space.Close()
