@@ -135,13 +135,18 @@ func (s *scope) expand(ctx context.Context, ts []target, selector string, all bo
 
 func (s *scope) deleteAll(ctx context.Context, ts []located, grace int, ignore, wait bool) error {
 	api := s.client()
+	if len(ts) == 0 {
+		fmt.Fprintln(s.env.Out, "No resources found")
+	}
+	var failed []error
 	for _, t := range ts {
 		err := api.Delete(ctx, t.kind, t.namespace, t.name, grace)
 		if client.NotFound(err) && ignore {
 			continue
 		}
 		if err != nil {
-			return err
+			failed = append(failed, err)
+			continue
 		}
 		word := strings.ToLower(t.kind.Kind)
 		if t.kind.Group != "" {
@@ -149,8 +154,8 @@ func (s *scope) deleteAll(ctx context.Context, ts []located, grace int, ignore, 
 		}
 		fmt.Fprintf(s.env.Out, "%s %q deleted\n", word, t.name)
 	}
-	if !wait {
-		return nil
+	if !wait || len(failed) > 0 {
+		return errors.Join(failed...)
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
@@ -305,7 +310,19 @@ func newRollout(s *scope) *cobra.Command {
 			ctx, cancel := context.WithTimeout(c.Context(), timeout)
 			defer cancel()
 			for _, t := range ts {
-				if err := s.client().Until(ctx, t.kind, s.namespace, t.name, client.RolledOut); err != nil {
+				if _, err := s.client().Get(ctx, t.kind, s.namespace, t.name); err != nil {
+					return err
+				}
+				said := ""
+				tell := func(o kinds.Object) (bool, string) {
+					done, why := client.RolledOut(o)
+					if !done && why != said {
+						fmt.Fprintf(s.env.Out, "Waiting for %s %q rollout to finish: %s...\n", rolloutWord(t.kind), t.name, why)
+						said = why
+					}
+					return done, why
+				}
+				if err := s.client().Until(ctx, t.kind, s.namespace, t.name, tell); err != nil {
 					return err
 				}
 				fmt.Fprintf(s.env.Out, "%s %q successfully rolled out\n", rolloutWord(t.kind), t.name)

@@ -7,8 +7,11 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 
 	"github.com/spf13/cobra"
+
+	"github.com/ambit-mesh/ambit/local/client"
 )
 
 // Env is the world outside the command: streams, and what the build says of itself.
@@ -32,19 +35,37 @@ func Run(ctx context.Context, env Env, args []string) int {
 	case interrupted(ctx, err):
 		return 130 // as shells say of a program that Ctrl-C ended
 	}
-	fmt.Fprintf(env.Err, "Error: %v\n", err)
+	for _, err := range each(err) {
+		var refused *client.StatusError
+		if errors.As(err, &refused) && refused.Reason != "" {
+			fmt.Fprintf(env.Err, "Error from server (%s): %v\n", refused.Reason, err)
+			continue
+		}
+		fmt.Fprintf(env.Err, "Error: %v\n", err)
+	}
 	return 1
 }
 
 // interrupted tells whether an error says nothing but that the person ended the command.
 func interrupted(ctx context.Context, err error) bool {
-	if _, several := errors.AsType[interface {
-		error
-		Unwrap() []error
-	}](err); several || ctx.Err() == nil {
+	if ctx.Err() == nil {
 		return false
 	}
-	return errors.Is(err, context.Canceled) || errors.Is(err, context.Cause(ctx))
+	return !slices.ContainsFunc(each(err), func(err error) bool {
+		return !errors.Is(err, context.Canceled) && !errors.Is(err, context.Cause(ctx))
+	})
+}
+
+// each gives the errors that were joined, as they are told one a line.
+func each(err error) []error {
+	if several, ok := err.(interface{ Unwrap() []error }); ok {
+		var all []error
+		for _, e := range several.Unwrap() {
+			all = append(all, each(e)...)
+		}
+		return all
+	}
+	return []error{err}
 }
 
 // exitStatus ends the command with a status and no further words.

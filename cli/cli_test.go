@@ -14,7 +14,7 @@ func TestInterruptsAreQuietAndFailuresAreNot(t *testing.T) {
 		t.Error("nothing was interrupted yet")
 	}
 	cancel(signal)
-	for _, err := range []error{context.Canceled, signal, fmt.Errorf("get the log: %w", signal)} {
+	for _, err := range []error{context.Canceled, signal, fmt.Errorf("get the log: %w", signal), errors.Join(signal, nil)} {
 		if !interrupted(ctx, err) {
 			t.Errorf("%v is told though the person ended it", err)
 		}

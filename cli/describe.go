@@ -17,16 +17,21 @@ import (
 )
 
 func newDescribe(s *scope) *cobra.Command {
-	return &cobra.Command{
-		Use: "describe KIND NAME", Short: "Tell everything known of an object, with its events", Args: cobra.MinimumNArgs(1),
+	var selector string
+	c := &cobra.Command{
+		Use: "describe (KIND [NAME...] | KIND/NAME...)", Short: "Tell everything known of an object, with its events", Args: cobra.MinimumNArgs(1),
+		Example: "  ambit local describe pod -l app=details\n  ambit local describe virtualservice bookinfo",
 		RunE: func(c *cobra.Command, args []string) error {
 			given, err := targets(args)
 			if err != nil {
 				return err
 			}
-			ts, err := s.expand(c.Context(), given, "", true)
+			ts, err := s.expand(c.Context(), given, selector, true)
 			if err != nil {
 				return err
+			}
+			if len(ts) == 0 {
+				fmt.Fprintf(s.env.Err, "No resources found in %s namespace.\n", s.namespace)
 			}
 			for i, t := range ts {
 				if i > 0 {
@@ -40,13 +45,19 @@ func newDescribe(s *scope) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				if err := describe(s.env.Out, t.kind, o, events, time.Now()); err != nil {
+				extra, err := s.endpoints(c.Context(), o)
+				if err != nil {
+					return err
+				}
+				if err := describe(s.env.Out, t.kind, o, extra, events, time.Now()); err != nil {
 					return err
 				}
 			}
 			return nil
 		},
 	}
+	c.Flags().StringVarP(&selector, "selector", "l", "", "objects with these labels")
+	return c
 }
 
 func (s *scope) eventsOf(ctx context.Context, k kinds.Kind, o kinds.Object) ([]*corev1.Event, error) {
@@ -65,21 +76,38 @@ func (s *scope) eventsOf(ctx context.Context, k kinds.Kind, o kinds.Object) ([]*
 	return events, nil
 }
 
-func describe(w io.Writer, k kinds.Kind, o kinds.Object, events []*corev1.Event, now time.Time) error {
+// endpoints are the rows of a service's ready addresses, by port.
+func (s *scope) endpoints(ctx context.Context, o kinds.Object) ([][]string, error) {
+	svc, ok := o.(*corev1.Service)
+	if !ok {
+		return nil, nil
+	}
+	kind, _ := kinds.Find("endpointslices")
+	found, err := s.client().List(ctx, kind, o.GetNamespace(), "kubernetes.io/service-name="+o.GetName())
+	if err != nil {
+		return nil, err
+	}
+	return serviceRows(svc, found), nil
+}
+
+func describe(w io.Writer, k kinds.Kind, o kinds.Object, extra [][]string, events []*corev1.Event, now time.Time) error {
 	rows := [][]string{{"Name:", o.GetName()}}
 	if k.Namespaced {
 		rows = append(rows, []string{"Namespace:", o.GetNamespace()})
 	}
 	rows = append(rows, pairs("Labels:", o.GetLabels())...)
-	rows = append(rows, pairs("Annotations:", o.GetAnnotations())...)
+	annotations := maps.Clone(o.GetAnnotations())
+	delete(annotations, corev1.LastAppliedConfigAnnotation) // it repeats the object
+	rows = append(rows, pairs("Annotations:", annotations)...)
 	rows = append(rows, []string{"Kind:", k.Kind + " (" + k.APIVersion() + ")"})
 	if p, ok := o.(*corev1.Pod); ok {
 		rows = append(rows, podRows(p)...)
 	}
+	rows = append(rows, extra...)
 	if err := table.Align(w, rows); err != nil {
 		return err
 	}
-	if _, ok := o.(*corev1.Pod); !ok {
+	if _, ok := o.(*corev1.Pod); !ok && len(extra) == 0 {
 		text, err := specOf(o)
 		if err != nil {
 			return err

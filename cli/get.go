@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/ambit-mesh/ambit/cli/internal/jsonpath"
 	"github.com/ambit-mesh/ambit/cli/internal/table"
 	"github.com/ambit-mesh/ambit/control/source/kinds"
 )
@@ -35,7 +36,7 @@ func newGet(s *scope) *cobra.Command {
 	}
 	c.Flags().BoolVarP(&f.all, "all-namespaces", "A", false, "objects of every namespace")
 	c.Flags().StringVarP(&f.selector, "selector", "l", "", "only objects with these labels")
-	c.Flags().StringVarP(&f.output, "output", "o", "", "wide, yaml, json or name")
+	c.Flags().StringVarP(&f.output, "output", "o", "", "wide, yaml, json, name or jsonpath=TEMPLATE")
 	c.Flags().BoolVar(&f.labels, "show-labels", false, "add a column of labels")
 	c.Flags().BoolVar(&f.noHeaders, "no-headers", false, "leave the titles out")
 	c.Flags().BoolVarP(&f.watch, "watch", "w", false, "show the table again whenever it changes")
@@ -49,22 +50,31 @@ type found struct {
 }
 
 func (s *scope) get(ctx context.Context, ts []target, f getFlags) error {
-	if !slices.Contains([]string{"", "wide", "yaml", "json", "name"}, f.output) {
-		return fmt.Errorf("unknown output %q: want wide, yaml, json or name", f.output)
+	template, isPath := strings.CutPrefix(f.output, "jsonpath=")
+	if !isPath && !slices.Contains([]string{"", "wide", "yaml", "json", "name"}, f.output) {
+		return fmt.Errorf("unknown output %q: want wide, yaml, json, name or jsonpath=TEMPLATE", f.output)
 	}
 	last := ""
-	for {
+	for first := true; ; first = false {
 		var b strings.Builder
 		groups, err := s.find(ctx, ts, f)
 		if err != nil {
 			return err
 		}
-		if err := show(&b, groups, f, ts[0].name != "" && len(ts) == 1); err != nil {
+		single := ts[0].name != "" && len(ts) == 1
+		if isPath {
+			err = pick(&b, groups, template, single)
+		} else {
+			err = show(&b, groups, f, single)
+		}
+		if err != nil {
 			return err
 		}
 		switch {
-		case b.String() == last:
-		case b.Len() == 0 && f.all:
+		case !first && b.String() == last:
+		case isPath:
+			fmt.Fprint(s.env.Out, b.String())
+		case b.Len() == 0 && (f.all || !ts[0].kind.Namespaced):
 			fmt.Fprintln(s.env.Err, "No resources found")
 		case b.Len() == 0:
 			fmt.Fprintf(s.env.Err, "No resources found in %s namespace.\n", s.namespace)
@@ -145,30 +155,48 @@ func show(b *strings.Builder, groups []found, f getFlags, single bool) error {
 	return nil
 }
 
-// dump writes one object as itself and several as a List.
-func dump(b *strings.Builder, groups []found, format string, single bool) error {
-	var all []kinds.Object
-	for _, g := range groups {
-		all = append(all, g.objects...)
-	}
-	if single && format == "yaml" {
-		text, err := kinds.Encode(all[0])
-		b.Write(text)
+// pick writes what a jsonpath template takes of one object, or of a List of several.
+func pick(b *strings.Builder, groups []found, template string, single bool) error {
+	text, err := document(groups, single)
+	if err != nil {
 		return err
 	}
-	items := make([]json.RawMessage, len(all))
-	for i, o := range all {
-		raw, err := kinds.EncodeJSON(o)
-		if err != nil {
-			return err
+	var v any
+	if err := json.Unmarshal(text, &v); err != nil {
+		return err
+	}
+	out, err := jsonpath.Expand(template, v)
+	b.WriteString(out)
+	return err
+}
+
+// document is the JSON of one object as itself and of several as a List.
+func document(groups []found, single bool) ([]byte, error) {
+	items := []json.RawMessage{}
+	for _, g := range groups {
+		for _, o := range g.objects {
+			raw, err := kinds.EncodeJSON(o)
+			if err != nil {
+				return nil, err
+			}
+			items = append(items, raw)
 		}
-		items[i] = raw
 	}
 	var v any = map[string]any{"apiVersion": "v1", "kind": "List", "items": items}
 	if single {
 		v = items[0]
 	}
-	text, err := json.MarshalIndent(v, "", "    ")
+	return json.MarshalIndent(v, "", "    ")
+}
+
+// dump writes the objects as YAML or JSON.
+func dump(b *strings.Builder, groups []found, format string, single bool) error {
+	if single && format == "yaml" {
+		text, err := kinds.Encode(groups[0].objects[0])
+		b.Write(text)
+		return err
+	}
+	text, err := document(groups, single)
 	if err != nil {
 		return err
 	}

@@ -38,6 +38,21 @@ func newLocal(env Env) *cobra.Command {
 		newGet(s), newApply(s), newDelete(s), newMark(s, "label"), newMark(s, "annotate"), newScale(s), newRollout(s), newWait(s),
 		newDescribe(s), newLogs(s), newExec(s),
 	)
+	for _, verb := range c.Commands() {
+		switch verb.Name() {
+		case "get", "delete", "label", "annotate", "scale", "wait", "describe":
+			verb.ValidArgsFunction = s.kindsAndNames
+		case "rollout":
+			for _, sub := range verb.Commands() {
+				sub.ValidArgsFunction = s.kindsAndNames
+			}
+		case "logs", "exec":
+			verb.ValidArgsFunction = s.pods
+		}
+	}
+	if err := c.RegisterFlagCompletionFunc("namespace", s.namespaces); err != nil {
+		panic(err) // there is such a flag
+	}
 	return c
 }
 

@@ -37,6 +37,11 @@ func newWait(s *scope) *cobra.Command {
 			ctx, cancel := context.WithTimeout(c.Context(), timeout)
 			defer cancel()
 			for _, t := range ts {
+				if condition != "delete" { // what is not there now is not waited for
+					if _, err := s.client().Get(ctx, t.kind, t.namespace, t.name); err != nil {
+						return err
+					}
+				}
 				if err := s.client().Until(ctx, t.kind, t.namespace, t.name, met); err != nil {
 					return err
 				}

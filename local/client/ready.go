@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -26,7 +27,7 @@ func (c *Client) Until(ctx context.Context, k kinds.Kind, namespace, name string
 		case NotFound(err):
 			o = nil
 		case ctx.Err() != nil:
-			return fmt.Errorf("waiting for %s %s: %w: %s", k.Kind, name, ctx.Err(), why)
+			return timedOut(ctx, k, name, why)
 		case err != nil:
 			return err
 		}
@@ -36,10 +37,18 @@ func (c *Client) Until(ctx context.Context, k kinds.Kind, namespace, name string
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("waiting for %s %s: %w: %s", k.Kind, name, ctx.Err(), why)
+			return timedOut(ctx, k, name, why)
 		case <-t.C:
 		}
 	}
+}
+
+// timedOut says what was waited for in vain, and what was missing last.
+func timedOut(ctx context.Context, k kinds.Kind, name, why string) error {
+	if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return ctx.Err()
+	}
+	return fmt.Errorf("timed out waiting for the condition on %s/%s: %s", k.Plural, name, why)
 }
 
 // RolledOut tells whether everything that a workload asks for is there, up to date and ready, in kubectl's words.

@@ -110,6 +110,13 @@ func columnsOf(kind string) []column {
 		}
 	case "Event":
 		return []column{
+			{title: "LAST SEEN", value: func(o kinds.Object, opt Options) string {
+				e, ok := o.(*corev1.Event)
+				if !ok {
+					return ""
+				}
+				return Age(e.LastTimestamp.Time, opt.Now)
+			}},
 			col("TYPE", func(e *corev1.Event) string { return e.Type }), col("REASON", func(e *corev1.Event) string { return e.Reason }),
 			col("OBJECT", func(e *corev1.Event) string {
 				return strings.ToLower(e.InvolvedObject.Kind) + "/" + e.InvolvedObject.Name

@@ -62,12 +62,14 @@ func shown(kind kinds.Kind, opt Options) []column {
 	if opt.Namespaces && kind.Namespaced {
 		cols = append(cols, column{title: "NAMESPACE", value: func(o kinds.Object, _ Options) string { return o.GetNamespace() }})
 	}
-	cols = append(cols, column{title: "NAME", value: func(o kinds.Object, opt Options) string {
-		if opt.Prefix {
-			return Name(kind, o)
-		}
-		return o.GetName()
-	}})
+	if kind.Kind != "Event" { // an event's name says nothing
+		cols = append(cols, column{title: "NAME", value: func(o kinds.Object, opt Options) string {
+			if opt.Prefix {
+				return Name(kind, o)
+			}
+			return o.GetName()
+		}})
+	}
 	for _, c := range columnsOf(kind.Kind) {
 		if !c.wide || opt.Wide {
 			cols = append(cols, c)

@@ -5,6 +5,7 @@ import (
 	goruntime "runtime"
 	"time"
 
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -31,7 +32,7 @@ func (k *Kubelet) node() *corev1.Node {
 				LastHeartbeatTime: now, LastTransitionTime: now,
 			}},
 			NodeInfo: corev1.NodeSystemInfo{
-				OperatingSystem: goruntime.GOOS, Architecture: goruntime.GOARCH, ContainerRuntimeVersion: "ambit", KubeletVersion: "v1.36.1", OSImage: "ambit local",
+				OperatingSystem: goruntime.GOOS, Architecture: goruntime.GOARCH, ContainerRuntimeVersion: "ambit", KubeletVersion: "v1.36.1", OSImage: "ambit local", KernelVersion: kernel(),
 			},
 		},
 	}
@@ -44,4 +45,13 @@ func (k *Kubelet) node() *corev1.Node {
 	}
 	o.Status.Addresses = append(o.Status.Addresses, corev1.NodeAddress{Type: corev1.NodeHostName, Address: n.Name})
 	return o
+}
+
+// kernel is the machine's version of it, which is every node's.
+func kernel() string {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return ""
+	}
+	return unix.ByteSliceToString(u.Release[:])
 }
