@@ -72,7 +72,10 @@ func runDemo(ctx context.Context, env Env, keep bool, port int) (err error) {
 		fmt.Fprintf(env.Out, "\nThe cluster runs on. Use it with:\n  ambit local --state %s get pods -A\nOpen %s/productpage in a browser after\n  ambit local --state %s delete authorizationpolicy productpage-viewer\nEnd it with Ctrl-C.\n", state, cl.Ingress, state)
 		<-ctx.Done()
 	}
-	return errors.Join(err, cl.Close())
+	if err = errors.Join(err, cl.Close()); err == nil && !keep {
+		fmt.Fprintln(env.Out, "Nothing of it is left on this machine. To work with such a mesh:  ambit local up")
+	}
+	return err
 }
 
 // clusterLog is the end of the cluster's own log, for a run that failed.

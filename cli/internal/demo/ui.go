@@ -146,5 +146,22 @@ func (w *Walk) Summary() error {
 		rows = append(rows, []string{pod, p.Container, fmt.Sprintf("%.1f MiB", float64(p.RSS)/(1<<20))})
 	}
 	fmt.Fprintln(w.Out)
-	return table.Align(w.Out, rows)
+	if err := table.Align(w.Out, rows); err != nil {
+		return err
+	}
+	if total, ok := w.held(); ok {
+		w.ui.line("\n%s Every step held, in %.1fs.", w.ui.good.Sprint("✔"), total.Seconds())
+	}
+	return nil
+}
+
+// held tells whether every step did, and how long they took together.
+func (w *Walk) held() (total time.Duration, ok bool) {
+	for _, r := range w.results {
+		if r.Err != nil {
+			return 0, false
+		}
+		total += r.Took
+	}
+	return total, len(w.results) > 0
 }

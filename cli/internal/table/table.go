@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/ambit-mesh/ambit/control/source/kinds"
 )
@@ -89,7 +90,7 @@ func Align(w io.Writer, rows [][]string) error {
 			if i == len(width) {
 				width = append(width, 0)
 			}
-			width[i] = max(width[i], len([]rune(cell)))
+			width[i] = max(width[i], shownWidth(cell))
 		}
 	}
 	var b strings.Builder
@@ -97,13 +98,31 @@ func Align(w io.Writer, rows [][]string) error {
 		for i, cell := range row {
 			b.WriteString(cell)
 			if i < len(row)-1 {
-				b.WriteString(strings.Repeat(" ", width[i]-len([]rune(cell))+3))
+				b.WriteString(strings.Repeat(" ", width[i]-shownWidth(cell)+3))
 			}
 		}
 		b.WriteByte('\n')
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// shownWidth is how many columns of a terminal a cell takes: colours take none.
+func shownWidth(cell string) int {
+	n := 0
+	for colour := false; cell != ""; {
+		r, size := utf8.DecodeRuneInString(cell)
+		cell = cell[size:]
+		switch {
+		case r == '\x1b':
+			colour = true
+		case colour:
+			colour = r != 'm'
+		default:
+			n++
+		}
+	}
+	return n
 }
 
 // Name is how an object is named in one word: pod/sleep-1, gateway.networking.istio.io/web.
