@@ -6,6 +6,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
+	"log"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -49,6 +50,8 @@ type event struct {
 // Server is the API server.
 type Server struct {
 	URL, CAFile, TokenFile string
+	// Close ends the server before the test ends.
+	Close func()
 
 	mu       sync.Mutex // guards below
 	version  int
@@ -64,8 +67,11 @@ type Server struct {
 func Start(t testing.TB) *Server {
 	t.Helper()
 	s := &Server{objects: map[string]Object{}, watchers: map[chan event]string{}, version: 1}
-	h := httptest.NewTLSServer(s)
-	t.Cleanup(func() { h.CloseClientConnections(); h.Close() })
+	h := httptest.NewUnstartedServer(s)
+	h.Config.ErrorLog = log.New(io.Discard, "", 0) // clients come and go
+	h.StartTLS()
+	s.Close = sync.OnceFunc(func() { h.CloseClientConnections(); h.Close() })
+	t.Cleanup(s.Close)
 	dir := t.TempDir()
 	s.URL, s.CAFile, s.TokenFile = h.URL, filepath.Join(dir, "ca.crt"), filepath.Join(dir, "token")
 	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: h.Certificate().Raw})
