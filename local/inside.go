@@ -123,7 +123,9 @@ func (c *inside) open() error {
 }
 
 // applets are offered to containers whose machine lacks the program.
-func applets() map[string]string { return map[string]string{"curl": "ambit-sample"} }
+func applets() map[string]string {
+	return map[string]string{"curl": "ambit-sample", "nc": "ambit-sample"}
+}
 
 // serveAPI serves the objects to the machine through a socket, and to pods as Kubernetes does.
 func (c *inside) serveAPI(g *lifecycle.Group) error {

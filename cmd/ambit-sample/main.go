@@ -24,6 +24,7 @@ import (
 	"github.com/ambit-mesh/ambit/samples/apps/curl"
 	"github.com/ambit-mesh/ambit/samples/apps/echo"
 	"github.com/ambit-mesh/ambit/samples/apps/helloworld"
+	"github.com/ambit-mesh/ambit/samples/apps/nc"
 )
 
 // applet runs until it is done or ctx ends, and returns the exit code.
@@ -60,6 +61,9 @@ func applets() map[string]applet {
 	all := map[string]applet{
 		"curl": func(ctx context.Context, args []string) (int, error) {
 			return curl.Run(ctx, args, os.Stdout, os.Stderr), nil
+		},
+		"nc": func(ctx context.Context, args []string) (int, error) {
+			return nc.Run(ctx, args, os.Stdin, os.Stdout, os.Stderr), nil
 		},
 		"sleep":      func(ctx context.Context, args []string) (int, error) { return 0, sleep(ctx, args) },
 		"httpbin":    serve(":8080", func([]string) http.Handler { return httpbin.New().Handler() }),
