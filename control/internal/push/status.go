@@ -72,11 +72,12 @@ func (d *deriver) routingStatuses(plans collection.Collection[*routing.Plan]) co
 		return all
 	})
 	of := collection.NewIndex(troubles, func(t trouble) []string { return []string{t.object} })
-	kind := collection.Kind[status.Status]{Key: status.Status.Key, Equal: status.Same}
 	tell := func(r *collection.Read, o kinds.Object) (status.Status, bool) {
 		why := routing.NotYet(o)
-		for _, t := range collection.Lookup(r, of, kinds.Of(o).Kind+"/"+o.GetNamespace()+"/"+o.GetName()) {
-			if !slices.Contains(why, t.why) { // several pods of a gateway say the same
+		k := kinds.Of(o)
+		for _, t := range collection.Lookup(r, of, k.Kind+"/"+o.GetNamespace()+"/"+o.GetName()) {
+			// Several pods of a gateway say the same; a Gateway of Kubernetes may have the name of another.
+			if k.Group == "networking.istio.io" && !slices.Contains(why, t.why) {
 				why = append(why, t.why)
 			}
 		}
@@ -84,7 +85,12 @@ func (d *deriver) routingStatuses(plans collection.Collection[*routing.Plan]) co
 		return status.OfRouting(o, why)
 	}
 	return collection.Join(status.Same,
-		collection.Map(d.Gateways, kind, func(r *collection.Read, o *networkingv1.Gateway) (status.Status, bool) { return tell(r, o) }),
-		collection.Map(d.VirtualServices, kind, func(r *collection.Read, o *networkingv1.VirtualService) (status.Status, bool) { return tell(r, o) }),
-		collection.Map(d.DestinationRules, kind, func(r *collection.Read, o *networkingv1.DestinationRule) (status.Status, bool) { return tell(r, o) }))
+		told(d.Gateways, tell), told(d.VirtualServices, tell), told(d.DestinationRules, tell),
+		told(d.KubeGateways, tell), told(d.HTTPRoutes, tell), told(d.RequestAuthentications, tell))
+}
+
+// told is what is to be said of every object of a kind.
+func told[T kinds.Object](all collection.Collection[T], tell func(*collection.Read, kinds.Object) (status.Status, bool)) collection.Collection[status.Status] {
+	kind := collection.Kind[status.Status]{Key: status.Status.Key, Equal: status.Same}
+	return collection.Map(all, kind, func(r *collection.Read, o T) (status.Status, bool) { return tell(r, o) })
 }

@@ -11,8 +11,11 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 	networking "istio.io/api/networking/v1alpha3"
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
+	securityv1 "istio.io/client-go/pkg/apis/security/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/ambit-mesh/ambit/api/l7"
 	"github.com/ambit-mesh/ambit/api/workload"
@@ -54,6 +57,12 @@ func NotYet(o metav1.Object) []string {
 		if o.Spec.GetTrafficPolicy() != nil || slices.ContainsFunc(o.Spec.GetSubsets(), func(s *networking.Subset) bool { return s.GetTrafficPolicy() != nil }) {
 			why = append(why, "trafficPolicy is not in force yet; subsets are")
 		}
+	case *gatewayv1.Gateway:
+		why = append(why, "Gateways of gateway.networking.k8s.io are not served by this version; those of networking.istio.io are")
+	case *gatewayv1.HTTPRoute:
+		why = append(why, "routes of gateway.networking.k8s.io are not served by this version; VirtualServices at a gateway are")
+	case *securityv1.RequestAuthentication:
+		why = append(why, "tokens of requests are not checked by this version")
 	}
 	return why
 }

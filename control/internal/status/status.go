@@ -3,6 +3,7 @@ package status
 
 import (
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -13,6 +14,7 @@ import (
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/ambit-mesh/ambit/control/internal/ambient"
 	"github.com/ambit-mesh/ambit/control/internal/policy"
@@ -26,12 +28,16 @@ const (
 	WaypointBound   = "istio.io/WaypointBound"
 	// InForce is ours: False tells what of a route or gateway this version does not do.
 	InForce = "ambit.io/InForce"
+
+	controller = gatewayv1.GatewayController("istio.io/gateway-controller")
 )
 
 // Status is what is to be said of one object.
 type Status struct {
 	Ref        source.Ref
 	Generation int64
+	// Parents of a route, each of which gets the conditions.
+	Parents    []gatewayv1.ParentReference
 	Conditions []Condition
 }
 
@@ -47,7 +53,8 @@ func (s Status) Key() string { return s.Ref.Kind.Resource() + "/" + s.Ref.Key }
 
 // Same reports whether two say the same.
 func Same(a, b Status) bool {
-	return a.Key() == b.Key() && a.Generation == b.Generation && slices.Equal(a.Conditions, b.Conditions)
+	return a.Key() == b.Key() && a.Generation == b.Generation && slices.Equal(a.Conditions, b.Conditions) &&
+		reflect.DeepEqual(a.Parents, b.Parents)
 }
 
 // OfPolicy tells whether node proxies enforce a policy. It tells nothing of one that is not for them.
@@ -63,7 +70,11 @@ func OfRouting(o kinds.Object, why []string) (Status, bool) {
 	if len(why) == 0 {
 		return Status{}, false
 	}
-	return of(o, Condition{Type: InForce, Reason: "NotSupported", Message: strings.Join(why, "; ")}), true
+	s := of(o, Condition{Type: InForce, Reason: "NotSupported", Message: strings.Join(why, "; ")})
+	if r, ok := o.(*gatewayv1.HTTPRoute); ok {
+		s.Parents = r.Spec.ParentRefs
+	}
+	return s, true
 }
 
 // OfBinding tells whether an object goes through the waypoint that it asks for.
@@ -99,13 +110,17 @@ func (s Status) object(since func(Condition) time.Time) (kinds.Object, error) {
 		o.Status.Conditions, o.Status.ObservedGeneration = s.istio(since), s.Generation
 	case *networkingv1.Gateway:
 		o.Status.Conditions, o.Status.ObservedGeneration = s.istio(since), s.Generation
-	case *corev1.Service:
-		for _, c := range s.Conditions {
-			o.Status.Conditions = append(o.Status.Conditions, metav1.Condition{
-				Type: c.Type, Status: metav1.ConditionStatus(c.word()), Reason: c.Reason, Message: c.Message,
-				ObservedGeneration: s.Generation, LastTransitionTime: metav1.NewTime(since(c)),
-			})
+	case *securityv1.RequestAuthentication:
+		o.Status.Conditions, o.Status.ObservedGeneration = s.istio(since), s.Generation
+	case *gatewayv1.Gateway:
+		o.Status.Conditions = s.kube(since)
+	case *gatewayv1.HTTPRoute:
+		o.Status.Parents = []gatewayv1.RouteParentStatus{}
+		for _, p := range s.Parents {
+			o.Status.Parents = append(o.Status.Parents, gatewayv1.RouteParentStatus{ParentRef: p, ControllerName: controller, Conditions: s.kube(since)})
 		}
+	case *corev1.Service:
+		o.Status.Conditions = s.kube(since)
 	default:
 		return nil, fmt.Errorf("a %s has no conditions", s.Ref.Kind.Kind)
 	}
@@ -118,6 +133,17 @@ func (s Status) istio(since func(Condition) time.Time) []*metav1alpha1.IstioCond
 		out = append(out, &metav1alpha1.IstioCondition{
 			Type: c.Type, Status: c.word(), Reason: c.Reason, Message: c.Message,
 			ObservedGeneration: s.Generation, LastTransitionTime: timestamppb.New(since(c)),
+		})
+	}
+	return out
+}
+
+func (s Status) kube(since func(Condition) time.Time) []metav1.Condition {
+	var out []metav1.Condition
+	for _, c := range s.Conditions {
+		out = append(out, metav1.Condition{
+			Type: c.Type, Status: metav1.ConditionStatus(c.word()), Reason: c.Reason, Message: c.Message,
+			ObservedGeneration: s.Generation, LastTransitionTime: metav1.NewTime(since(c)),
 		})
 	}
 	return out
