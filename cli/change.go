@@ -17,6 +17,8 @@ import (
 
 func yamlOf(json []byte) ([]byte, error) { return yaml.JSONToYAML(json) }
 
+func yamlTo(text []byte, v any) error { return yaml.Unmarshal(text, v) }
+
 func newApply(s *scope) *cobra.Command {
 	var files []string
 	var recursive bool
@@ -276,7 +278,7 @@ func newScale(s *scope) *cobra.Command {
 }
 
 func newRollout(s *scope) *cobra.Command {
-	c := &cobra.Command{Use: "rollout", Short: "Restart a workload's pods, or wait for them"}
+	c := group(&cobra.Command{Use: "rollout", Short: "Restart a workload's pods, or wait for them"})
 	restart := &cobra.Command{
 		Use: "restart KIND/NAME", Short: "Replace every pod by a new one", Args: cobra.MinimumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {

@@ -24,23 +24,23 @@ func (s *scope) client() *client.Client { return client.New(s.state) }
 
 func newLocal(env Env) *cobra.Command {
 	s := &scope{env: env}
-	c := &cobra.Command{
+	c := group(&cobra.Command{
 		Use:   "local",
 		Short: "Run and use a cluster on this machine",
 		Long: "Run a cluster of several nodes on this Linux machine, without Kubernetes, Docker or root, and use it with the verbs of kubectl.\n" +
 			"Nodes and pods are network namespaces; objects are ordinary Kubernetes YAML in a directory.",
-	}
+	})
 	c.PersistentFlags().StringVar(&s.state, "state", local.DefaultState(), "directory that holds the cluster")
 	c.PersistentFlags().StringVarP(&s.namespace, "namespace", "n", "default", "namespace of the objects")
 	c.AddCommand(
 
 		newUp(s), newDown(s), newStatus(s),
-		newGet(s), newApply(s), newDelete(s), newMark(s, "label"), newMark(s, "annotate"), newScale(s), newRollout(s), newWait(s),
+		newGet(s), newKinds(s), newCreate(s), newPatch(s), newApply(s), newDelete(s), newMark(s, "label"), newMark(s, "annotate"), newScale(s), newRollout(s), newWait(s),
 		newDescribe(s), newLogs(s), newExec(s),
 	)
 	for _, verb := range c.Commands() {
 		switch verb.Name() {
-		case "get", "delete", "label", "annotate", "scale", "wait", "describe":
+		case "get", "delete", "patch", "label", "annotate", "scale", "wait", "describe":
 			verb.ValidArgsFunction = s.kindsAndNames
 		case "rollout":
 			for _, sub := range verb.Commands() {
