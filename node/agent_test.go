@@ -81,7 +81,7 @@ func newWorld(t *testing.T) *world {
 	must(t, os.WriteFile(filepath.Join(dir, "conf", "10-net.conflist"), []byte(`{"cniVersion":"1.0.0","name":"net","plugins":[{"type":"bridge"}]}`), 0o600))
 	w.conf = node.Config{
 		NodeName: "n1", APIServer: w.api.URL, TokenFile: w.api.TokenFile, CAFile: w.api.CAFile,
-		NetnsDir: filepath.Join(dir, "netns"), ZDSSocket: filepath.Join(dir, "z"), EventSocket: filepath.Join(dir, "e"),
+		NetnsDir: filepath.Join(dir, "netns"), ZDSSocket: filepath.Join(dir, "z"), EventSocket: filepath.Join(dir, cniplugin.EventSocket),
 		Plugin: filepath.Join(dir, "ambit-cni"), BinDir: filepath.Join(dir, "bin"), ConfDir: filepath.Join(dir, "conf"), RunDir: dir,
 		PodNamespace: "istio-system", ExcludeNamespaces: []string{"kube-system"},
 		RepairEvery: 200 * time.Millisecond, LeaveAfter: 300 * time.Millisecond,
