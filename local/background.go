@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/ambit-mesh/ambit/local/client"
 	"github.com/ambit-mesh/ambit/local/internal/sandbox"
@@ -67,17 +70,38 @@ func Spawn(ctx context.Context, state string, args []string) error {
 
 // Hold keeps a cluster until it ends or ctx does, with a file by which Running and Down find this process.
 func Hold(ctx context.Context, state string, cl *Cluster) error {
-	if err := os.WriteFile(pidFile(state), []byte(strconv.Itoa(os.Getpid())), 0o600); err != nil {
+	claim, err := claimPID(state)
+	if err != nil {
 		return errors.Join(err, cl.Close())
 	}
+	defer claim.Close()
 	select {
 	case <-ctx.Done():
-		err := cl.Close()
-		return errors.Join(err, os.Remove(pidFile(state)))
+		err = cl.Close()
 	case <-cl.Done():
-		err := cl.Close()
-		return errors.Join(errors.New("the cluster ended by itself"), err, os.Remove(pidFile(state)))
+		err = errors.Join(errors.New("the cluster ended by itself"), cl.Close())
 	}
+	return errors.Join(err, os.Remove(pidFile(state)))
+}
+
+// claimPID writes this process's number into the file, which it locks: the kernel forgets a lock with its process, but
+// gives a number to another process later.
+func claimPID(state string) (*os.File, error) {
+	f, err := os.OpenFile(pidFile(state), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_WRLCK}); err != nil {
+		return nil, errors.Join(fmt.Errorf("lock %s, perhaps another local cluster holds it: %w", f.Name(), err), f.Close())
+	}
+	err = f.Truncate(0)
+	if err == nil {
+		_, err = f.WriteString(strconv.Itoa(os.Getpid()))
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
 }
 
 // State of a background cluster.
@@ -89,13 +113,22 @@ type State struct {
 
 // Running finds the background cluster of a state directory.
 func Running(state string) State {
-	b, err := os.ReadFile(pidFile(state))
+	f, err := os.Open(pidFile(state))
+	if err != nil {
+		return State{}
+	}
+	defer f.Close()
+	held := unix.Flock_t{Type: unix.F_RDLCK}
+	if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &held); err != nil || held.Type == unix.F_UNLCK {
+		return State{} // left by one that crashed; its namespaces died with it
+	}
+	b, err := io.ReadAll(io.LimitReader(f, 64))
 	if err != nil {
 		return State{}
 	}
 	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
-	if err != nil || syscall.Kill(pid, 0) != nil {
-		return State{} // left by one that crashed; its namespaces died with it
+	if err != nil {
+		return State{} // not yet written
 	}
 	s := State{PID: pid}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
