@@ -36,8 +36,11 @@ func age() column {
 }
 
 // columnsOf are the columns after NAME, as kubectl prints them.
-func columnsOf(kind string) []column {
-	switch kind {
+func columnsOf(kind kinds.Kind) []column {
+	if kind.Group == "gateway.networking.k8s.io" {
+		return gatewayColumns(kind.Kind)
+	}
+	switch kind.Kind {
 	case "Pod":
 		return []column{
 			col("READY", podReady), col("STATUS", PodStatus), col("RESTARTS", podRestarts), age(),

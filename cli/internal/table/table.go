@@ -71,7 +71,7 @@ func shown(kind kinds.Kind, opt Options) []column {
 			return o.GetName()
 		}})
 	}
-	for _, c := range columnsOf(kind.Kind) {
+	for _, c := range columnsOf(kind) {
 		if !c.wide || opt.Wide {
 			cols = append(cols, c)
 		}

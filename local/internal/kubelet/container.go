@@ -204,6 +204,7 @@ func (c *container) start(vols *volumes) (*runtime.Container, error) {
 		c.run, c.attempt, c.tried, c.waiting, c.message, c.killed = run, attempt, true, "", "", ""
 		c.started, c.ready = c.spec.StartupProbe == nil, c.spec.StartupProbe == nil && c.spec.ReadinessProbe == nil
 	})
+	c.w.event(corev1.EventTypeNormal, "Started", "Started container "+c.spec.Name)
 	return run, nil
 }
 

@@ -29,6 +29,7 @@ func TestOrdinaryPodsAreConfined(t *testing.T) {
 	c.create(pod("strong", ctr))
 	c.await("strong", "ready", ready)
 	c.awaitEvent("strong", "CapabilitiesLimited", "privileged, SYS_ADMIN")
+	c.awaitEvent("strong", "Started", "container main")
 	if out, err := c.in("strong", "grep ^CapEff /proc/self/status"); err != nil || out != "CapEff:\t0000000000001000\n" {
 		t.Errorf("the pod has %q (%v), want NET_ADMIN alone", out, err)
 	}
