@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/userdata"
@@ -15,6 +16,10 @@ import (
 
 // The kernel queues one answer for each message of a transaction before we read the first.
 const socketBuffer = 4 << 20
+
+// The length of a netlink attribute has 16 bits, and what is longer is cut without an error: a list of elements,
+// 64 bytes each at most, goes in parts.
+const elementsPerMessage = 512
 
 // with runs f with a connection to the packet filter of the namespace.
 func with(ns *netns.Namespace, f func(c *nftables.Conn) error) error {
@@ -32,7 +37,8 @@ func with(ns *netns.Namespace, f func(c *nftables.Conn) error) error {
 }
 
 // Apply puts the tables into the kernel in one transaction. Each replaces the table of its name, with all that was in it;
-// on error nothing has changed.
+// on error nothing has changed. Root may apply tables of any size; where the process is not root outside its user namespace,
+// the kernel's net.core.wmem_max bounds all tables together: its usual 208 KiB hold some 400 balanced Services.
 func Apply(ns *netns.Namespace, tables ...Table) error {
 	var programs []*program
 	for _, t := range tables {
@@ -50,8 +56,28 @@ func Apply(ns *netns.Namespace, tables ...Table) error {
 		}
 		return c.Flush()
 	})
-	if err != nil {
-		return fmt.Errorf("apply packet filter tables: %w", err)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, unix.ENOBUFS):
+		// There were more answers than room for them, which says nothing of the transaction: look.
+		return inPlace(ns, err, tables)
+	case errors.Is(err, unix.EMSGSIZE):
+		err = fmt.Errorf("more than net.core.wmem_max allows an ordinary user at once: %w", err)
+	}
+	return fmt.Errorf("apply packet filter tables: %w", err)
+}
+
+// inPlace gives nil if the kernel has exactly the tables, else the error that made us doubt it.
+func inPlace(ns *netns.Namespace, doubt error, tables []Table) error {
+	for _, t := range tables {
+		d, err := Compare(ns, t)
+		if err != nil {
+			return fmt.Errorf("apply packet filter tables: %w", errors.Join(doubt, err))
+		}
+		if len(d) > 0 {
+			return fmt.Errorf("apply packet filter table %s: %w", t.Name, doubt)
+		}
 	}
 	return nil
 }
@@ -61,8 +87,13 @@ func (p *program) queue(c *nftables.Conn) error {
 	c.DelTable(p.table)
 	c.AddTable(p.table)
 	for _, s := range p.sets {
-		if err := c.AddSet(s.set, s.elements); err != nil {
+		if err := c.AddSet(s.set, nil); err != nil {
 			return fmt.Errorf("set %s: %w", s.set.Name, err)
+		}
+		for part := range slices.Chunk(s.elements, elementsPerMessage) {
+			if err := c.SetAddElements(s.set, part); err != nil {
+				return fmt.Errorf("set %s: %w", s.set.Name, err)
+			}
 		}
 	}
 	for _, kc := range p.chains {
@@ -150,8 +181,10 @@ func changeAddrs(ns *netns.Namespace, t Table, set string, addrs []netip.Addr, w
 		return nil
 	}
 	err := with(ns, func(c *nftables.Conn) error {
-		if err := change(c, &nftables.Set{Table: t.kernel(), Name: set}, elements); err != nil {
-			return err
+		for part := range slices.Chunk(elements, elementsPerMessage) {
+			if err := change(c, &nftables.Set{Table: t.kernel(), Name: set}, part); err != nil {
+				return err
+			}
 		}
 		return c.Flush()
 	})

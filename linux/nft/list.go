@@ -14,7 +14,7 @@ import (
 	"github.com/ambit-mesh/ambit/linux/netns"
 )
 
-// Listing is a table as the kernel has it, one line per chain, rule and set, in a form made to be compared.
+// Listing is a table as the kernel has it, one line per chain, rule, set and element, in a form made to be compared.
 type Listing []string
 
 // List reads a table by family and name; a table that is not there gives nil.
@@ -44,7 +44,7 @@ func list(ns *netns.Namespace, t Table, live []string) (Listing, error) {
 					return fmt.Errorf("set %s: %w", s.Name, err)
 				}
 			}
-			l = append(l, setLine(s, elements))
+			l = append(l, setLines(s, elements)...)
 		}
 		chains, err := c.ListChainsOfTableFamily(table.Family)
 		if err != nil {
@@ -98,28 +98,33 @@ func difference(want, have Listing) []string {
 	if slices.Equal(want, have) {
 		return nil
 	}
-	var d []string
-	for _, w := range want {
-		if !slices.Contains(have, w) {
-			d = append(d, "missing: "+w)
-		}
-	}
-	for _, h := range have {
-		if !slices.Contains(want, h) {
-			d = append(d, "foreign: "+h)
-		}
-	}
+	d := append(without("missing: ", want, have), without("foreign: ", have, want)...)
 	if d == nil {
 		d = append(d, "rules in another order or number")
 	}
 	return d
 }
 
-// grouped sorts the groups that start with a set or chain line, keeping the rules in each chain in order.
+// without lists what is in a and not in b.
+func without(word string, a, b Listing) []string {
+	in := make(map[string]bool, len(b))
+	for _, line := range b {
+		in[line] = true
+	}
+	var d []string
+	for _, line := range a {
+		if !in[line] {
+			d = append(d, word+line)
+		}
+	}
+	return d
+}
+
+// grouped sorts the groups that start with a set or chain line, keeping the rules of each chain, and elements, in order.
 func grouped(l Listing) Listing {
 	var groups []string
 	for _, line := range l {
-		if strings.HasPrefix(line, "rule ") && len(groups) > 0 {
+		if (strings.HasPrefix(line, "rule ") || strings.HasPrefix(line, "element ")) && len(groups) > 0 {
 			groups[len(groups)-1] += "\n" + line
 			continue
 		}
@@ -139,7 +144,7 @@ func (p *program) listing() (Listing, error) {
 		if s.live {
 			elements = nil
 		}
-		l = append(l, setLine(s.set, elements))
+		l = append(l, setLines(s.set, elements)...)
 	}
 	for _, kc := range p.chains {
 		l = append(l, chainLine(kc.chain))
@@ -162,20 +167,21 @@ func (p *program) listing() (Listing, error) {
 	return l, nil
 }
 
-func setLine(s *nftables.Set, elements []nftables.SetElement) string {
-	var words []string
+// setLines is the set and, sorted, its elements.
+func setLines(s *nftables.Set, elements []nftables.SetElement) []string {
+	var lines []string
 	for _, e := range elements {
-		word := fmt.Sprintf("%x", e.Key)
+		line := fmt.Sprintf("element %s %x", s.Name, e.Key)
 		if e.IntervalEnd {
-			word += "-end"
+			line += " end"
 		}
 		if len(e.Val) > 0 {
-			word += fmt.Sprintf(":%x", e.Val)
+			line += fmt.Sprintf(" to %x", e.Val)
 		}
-		words = append(words, word)
+		lines = append(lines, line)
 	}
-	slices.Sort(words)
-	return fmt.Sprintf("set %s map=%v interval=%v key=%d {%s}", s.Name, s.IsMap, s.Interval, s.KeyType.Bytes, strings.Join(words, " "))
+	slices.Sort(lines)
+	return append([]string{fmt.Sprintf("set %s map=%v interval=%v key=%d", s.Name, s.IsMap, s.Interval, s.KeyType.Bytes)}, lines...)
 }
 
 func chainLine(c *nftables.Chain) string {
