@@ -33,6 +33,7 @@ func (c *inside) machine(rest http.Handler) http.Handler {
 		c.answer(w, all)
 	})
 	mux.HandleFunc("GET /ambit/v1/capture", c.capture)
+	mux.HandleFunc("/api/v1/namespaces/{namespace}/pods/{pod}/proxy/{path...}", podProxy(c.podNamespace))
 	return mux
 }
 

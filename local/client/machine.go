@@ -4,8 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/netip"
+	"net/url"
 )
 
 // Segment is one TCP segment with payload, seen between two nodes.
@@ -54,6 +56,24 @@ func (c *Client) Processes(ctx context.Context) ([]Process, error) {
 	var all []Process
 	err := c.call(ctx, http.MethodGet, "/ambit/v1/processes", "", nil, &all)
 	return all, err
+}
+
+// Pod makes a request to a port of a pod's loopback, where debug servers are. path may have a query.
+func (c *Client) Pod(ctx context.Context, method, namespace, pod string, port int, path string) ([]byte, error) {
+	to := fmt.Sprintf("/api/v1/namespaces/%s/pods/%s:%d/proxy%s", url.PathEscape(namespace), url.PathEscape(pod), port, path)
+	resp, err := c.send(ctx, method, to, "", nil)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	if err != nil {
+		return nil, fmt.Errorf("answer of pod %s: %w", pod, err)
+	}
+	if len(b) > maxAnswer {
+		return nil, fmt.Errorf("answer of pod %s: more than %d MiB", pod, maxAnswer>>20)
+	}
+	return b, nil
 }
 
 // IngressURL is where the ingress gateway is reachable from this machine.
