@@ -238,9 +238,7 @@ func TestPodRunsWithItsEnvironmentAndVolumes(t *testing.T) {
 	if want := "greengreenx\ndefault\nsearch default.svc.cluster.local svc.cluster.local cluster.local\n"; err != nil || out != want {
 		t.Errorf("in the pod %q (%v), want %q", out, err, want)
 	}
-	if got, want := c.log(got, kubelet.LogOptions{}), "green-sesame web $(NONE) $(COLOR)\n10.244.1.2 10.96.0.77\n"; got != want {
-		t.Errorf("the pod said %q, want %q", got, want)
-	}
+	c.awaitLog(got, "green-sesame web $(NONE) $(COLOR)\n10.244.1.2 10.96.0.77\n")
 	raw, err := c.in("web", "cat /var/run/secrets/tokens/istio-token")
 	if err != nil {
 		t.Fatal(err)

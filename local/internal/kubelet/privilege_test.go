@@ -1,11 +1,16 @@
 package kubelet_test
 
 import (
+	"bytes"
+	"context"
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/ambit-mesh/ambit/local/internal/kubelet"
+	"github.com/ambit-mesh/ambit/local/internal/runtime"
 	"github.com/ambit-mesh/ambit/local/internal/store"
 )
 
@@ -46,4 +51,33 @@ func (c *cluster) awaitEvent(name, reason, words string) {
 		}
 		return false
 	})
+}
+
+// awaitLog follows a pod's log until it is as long as wanted: what a program wrote may be on its way yet.
+func (c *cluster) awaitLog(p *corev1.Pod, want string) {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(c.t.Context(), 20*time.Second)
+	defer cancel()
+	said := enough{want: len(want), reached: cancel}
+	if err := c.k.Logs(ctx, p, kubelet.LogOptions{LogOptions: runtime.LogOptions{Tail: -1, Follow: true}}, &said); err != nil && ctx.Err() == nil {
+		c.t.Fatal(err)
+	}
+	if got := said.String(); got != want {
+		c.t.Errorf("the pod said %q, want %q", got, want)
+	}
+}
+
+// enough calls reached when it was given as much as wanted.
+type enough struct {
+	bytes.Buffer
+	want    int
+	reached func()
+}
+
+func (e *enough) Write(b []byte) (int, error) {
+	n, err := e.Buffer.Write(b)
+	if e.Len() >= e.want {
+		e.reached()
+	}
+	return n, err
 }
