@@ -150,8 +150,10 @@ func pairs(title string, m map[string]string) [][]string {
 
 func podRows(p *corev1.Pod) [][]string {
 	rows := [][]string{
-		{"Node:", p.Spec.NodeName + "/" + p.Status.HostIP}, {"Service Account:", p.Spec.ServiceAccountName},
-		{"Status:", table.PodStatus(p)}, {"IP:", p.Status.PodIP},
+		{"Node:", p.Spec.NodeName + "/" + p.Status.HostIP},
+		{"Service Account:", p.Spec.ServiceAccountName},
+		{"Status:", table.PodStatus(p)},
+		{"IP:", p.Status.PodIP},
 	}
 	if p.Status.Message != "" {
 		rows = append(rows, []string{"Message:", p.Status.Message})

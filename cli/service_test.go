@@ -38,8 +38,13 @@ endpoints:
 		t.Fatalf("a %T", found[0].Object)
 	}
 	want := [][]string{
-		{"Selector:", "app=web"}, {"Type:", "ClusterIP"}, {"IP:", "10.96.1.1"}, {"Port:", "http  80/TCP"}, {"TargetPort:", "web/TCP"},
-		{"Endpoints:", "10.244.1.2:8080,10.244.1.4:8080,10.244.1.5:8080 + 1 more..."}, {"Session Affinity:", "None"},
+		{"Selector:", "app=web"},
+		{"Type:", "ClusterIP"},
+		{"IP:", "10.96.1.1"},
+		{"Port:", "http  80/TCP"},
+		{"TargetPort:", "web/TCP"},
+		{"Endpoints:", "10.244.1.2:8080,10.244.1.4:8080,10.244.1.5:8080 + 1 more..."},
+		{"Session Affinity:", "None"},
 	}
 	if diff := cmp.Diff(want, serviceRows(svc, []kinds.Object{found[1].Object})); diff != "" {
 		t.Errorf("rows differ (-want +got):\n%s", diff)

@@ -65,10 +65,16 @@ func TestWrite(t *testing.T) {
 	}{
 		{"pods", "po", Options{}, "NAME      READY   STATUS             RESTARTS   AGE\n" +
 			"sleep-1   1/2     CrashLoopBackOff   3          5m30s\n"},
-		{"pods with labels of all namespaces", "pods", Options{Namespaces: true, Labels: true, NoHeaders: true},
-			"default   sleep-1   1/2   CrashLoopBackOff   3   5m30s   a=b,app=sleep\n"},
-		{"pods wide", "pod", Options{Wide: true, NoHeaders: true},
-			"sleep-1   1/2   CrashLoopBackOff   3   5m30s   10.244.2.3   node-2   <none>   <none>\n"},
+		{
+			"pods with labels of all namespaces", "pods",
+			Options{Namespaces: true, Labels: true, NoHeaders: true},
+			"default   sleep-1   1/2   CrashLoopBackOff   3   5m30s   a=b,app=sleep\n",
+		},
+		{
+			"pods wide", "pod",
+			Options{Wide: true, NoHeaders: true},
+			"sleep-1   1/2   CrashLoopBackOff   3   5m30s   10.244.2.3   node-2   <none>   <none>\n",
+		},
 		{"service", "svc", Options{Prefix: true}, "NAME          TYPE           CLUSTER-IP   EXTERNAL-IP   PORT(S)               AGE\n" +
 			"service/web   LoadBalancer   10.96.0.7    <pending>     80:30080/TCP,53/UDP   5m30s\n"},
 		{"policy", "authorizationpolicies", Options{}, "NAME   ACTION   AGE\nno     DENY     5m30s\n"},

@@ -120,7 +120,8 @@ func (x *planner) rule(vs *networkingv1.VirtualService, sv *server, i int, h *ne
 		what string
 		used bool
 	}{
-		{"fault", h.GetFault() != nil}, {"corsPolicy", h.GetCorsPolicy() != nil},
+		{"fault", h.GetFault() != nil},
+		{"corsPolicy", h.GetCorsPolicy() != nil},
 		{"mirror", h.GetMirror() != nil || len(h.GetMirrors()) > 0},
 	} {
 		if later.used {

@@ -217,7 +217,9 @@ func TestPodRunsWithItsEnvironmentAndVolumes(t *testing.T) {
 			{Name: "IP", ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: "status.podIP"}}},
 		},
 		VolumeMounts: []corev1.VolumeMount{
-			{Name: "conf", MountPath: "/etc/config"}, {Name: "tokens", MountPath: "/var/run/secrets/tokens"}, {Name: "scratch", MountPath: "/data/here"},
+			{Name: "conf", MountPath: "/etc/config"},
+			{Name: "tokens", MountPath: "/var/run/secrets/tokens"},
+			{Name: "scratch", MountPath: "/data/here"},
 			{Name: "conf", MountPath: "/opt/app/one", SubPath: "color"},
 		},
 	})

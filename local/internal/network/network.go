@@ -60,7 +60,8 @@ func planOf(c Config) (plan, error) {
 	}
 	for i, name := range c.Nodes {
 		n := i + 1
-		node := &Node{Name: name, Index: n,
+		node := &Node{
+			Name: name, Index: n,
 			Addrs: []netip.Addr{netip.AddrFrom4([4]byte{10, 89, 0, byte(10 + n)})},
 			Pods:  []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 244, byte(n), 0}), 24)},
 		}
