@@ -9,7 +9,7 @@ import (
 // Build puts the plugin's program at path.
 func Build(t testing.TB, path string) {
 	t.Helper()
-	out, err := exec.CommandContext(t.Context(), "go", "build", "-o", path, "github.com/ambit-mesh/ambit/cmd/ambit-cni").CombinedOutput()
+	out, err := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-o", path, "github.com/ambit-mesh/ambit/cmd/ambit-cni").CombinedOutput()
 	if err != nil {
 		t.Fatalf("build the plugin: %v\n%s", err, out)
 	}
