@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -14,14 +15,12 @@ import (
 	"github.com/ambit-mesh/ambit/api/authorization"
 	"github.com/ambit-mesh/ambit/api/discovery"
 	"github.com/ambit-mesh/ambit/api/workload"
-	"github.com/ambit-mesh/ambit/identity"
 	"github.com/ambit-mesh/ambit/identity/certs"
 	"github.com/ambit-mesh/ambit/lifecycle"
 	"github.com/ambit-mesh/ambit/mesh"
 	"github.com/ambit-mesh/ambit/telemetry"
 	"github.com/ambit-mesh/ambit/xds/client"
 	"github.com/ambit-mesh/ambit/ztunnel/internal/inpod"
-	"github.com/ambit-mesh/ambit/ztunnel/internal/proxy"
 	"github.com/ambit-mesh/ambit/ztunnel/internal/state"
 )
 
@@ -35,6 +34,13 @@ type Config struct {
 	Network string
 	// TrustDomain of our pods and of all who may open tunnels to them. Default mesh.TrustDomain.
 	TrustDomain string
+	// PreferredNamespace is where a name or an address that several services share is looked for after the client's own
+	// namespace. Default: nowhere.
+	PreferredNamespace string
+	// NoDNS leaves the DNS proxy out of the pods.
+	NoDNS bool
+	// Resolvers answer the pods' DNS queries that the mesh does not. Default: none, such queries fail.
+	Resolvers []netip.AddrPort
 	// ZDSSocket is where the node agent listens. Default mesh.ZDSSocket.
 	ZDSSocket string
 	// XDS is the connection to the control plane. Node, Handlers, Message, Ended, ClusterID and Log are filled in.
@@ -57,15 +63,10 @@ type Ztunnel struct {
 	certs *certs.Manager
 	xds   *client.Client
 	pods  *inpod.Client
+	dns   *telemetry.DNS
 
 	mu      sync.Mutex // guards proxies
 	proxies map[string]*running
-}
-
-// running is a pod that is served; its proxy is nil while it could not be opened again.
-type running struct {
-	pod   inpod.Pod
-	proxy *proxy.Proxy
 }
 
 // New makes a node proxy; Run starts it.
@@ -84,9 +85,13 @@ func New(c Config) (*Ztunnel, error) {
 	}
 	z := &Ztunnel{
 		conf:    c,
-		state:   state.New(state.Config{Network: c.Network, TrustDomain: c.TrustDomain, Pick: rand.Uint64N}),
+		state:   state.New(state.Config{Network: c.Network, TrustDomain: c.TrustDomain, Preferred: c.PreferredNamespace, Pick: rand.Uint64N}),
 		certs:   certs.New(certs.Config{Authority: c.CA, Log: c.Log.With(telemetry.Scope("certs"))}),
 		proxies: map[string]*running{},
+		dns:     telemetry.NewDNS(),
+	}
+	if err := c.Metrics.Register(z.dns.Collectors()...); err != nil {
+		return nil, err
 	}
 	node, err := z.node()
 	if err != nil {
@@ -167,83 +172,4 @@ func (z *Ztunnel) Run(ctx context.Context) error {
 		return z.pods.Run(ctx)
 	})
 	return g.Wait()
-}
-
-// start serves a pod from now on, until stop is called, which waits for its connections.
-func (z *Ztunnel) start(_ context.Context, pod inpod.Pod) (stop func(), err error) {
-	p, err := proxy.Open(z.proxyConfig(), proxyPod(pod))
-	if err != nil {
-		return nil, err
-	}
-	id := identity.ID{TrustDomain: z.conf.TrustDomain, Namespace: pod.Namespace, ServiceAccount: pod.ServiceAccount}
-	z.certs.Want(id)
-	z.conf.Metrics.Proxies.Started.Inc()
-	z.conf.Metrics.Proxies.Active.Inc()
-	r := &running{pod: pod, proxy: p}
-	z.mu.Lock()
-	z.proxies[pod.UID] = r
-	z.mu.Unlock()
-	ctx, cancel := context.WithCancel(context.Background()) // it outlives the connection to the agent
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		z.serve(ctx, r, p)
-	}()
-	return func() {
-		cancel()
-		<-ended
-		z.mu.Lock()
-		if z.proxies[pod.UID] == r {
-			delete(z.proxies, pod.UID)
-		}
-		z.mu.Unlock()
-		z.certs.Forget(id)
-		z.conf.Metrics.Proxies.Active.Dec()
-		z.conf.Metrics.Proxies.Stopped.Inc()
-	}, nil
-}
-
-// reopenAfter is how long a pod's proxy that failed waits until it is opened again.
-const reopenAfter = time.Second
-
-// serve runs a pod's proxy until ctx ends, and opens it again when it fails.
-func (z *Ztunnel) serve(ctx context.Context, r *running, p *proxy.Proxy) {
-	for {
-		err := p.Run(ctx)
-		if ctx.Err() != nil {
-			if err != nil {
-				z.conf.Log.Warn("pod's proxy did not end well", "pod", r.pod.Namespace+"/"+r.pod.Name, "error", err)
-			}
-			return
-		}
-		z.conf.Log.Error("pod's proxy failed, will open it again", "pod", r.pod.Namespace+"/"+r.pod.Name, "error", err)
-		z.conf.Metrics.Proxies.Pending.Inc()
-		for p = nil; p == nil; {
-			select {
-			case <-ctx.Done():
-				z.conf.Metrics.Proxies.Pending.Dec()
-				return
-			case <-time.After(reopenAfter):
-			}
-			if p, err = proxy.Open(z.proxyConfig(), proxyPod(r.pod)); err != nil {
-				p = nil
-				z.conf.Log.Warn("pod's proxy not opened", "pod", r.pod.Namespace+"/"+r.pod.Name, "error", err)
-			}
-		}
-		z.conf.Metrics.Proxies.Pending.Dec()
-		z.mu.Lock()
-		r.proxy = p
-		z.mu.Unlock()
-	}
-}
-
-func (z *Ztunnel) proxyConfig() proxy.Config {
-	return proxy.Config{
-		State: z.state, Source: z.certs, Roots: z.certs, TrustDomain: z.conf.TrustDomain, Cluster: z.conf.ClusterID,
-		Access: z.conf.Access, TCP: z.conf.Metrics.TCP, Log: z.conf.Log.With(telemetry.Scope("proxy")), Grace: z.conf.Grace,
-	}
-}
-
-func proxyPod(p inpod.Pod) proxy.Pod {
-	return proxy.Pod{UID: p.UID, Name: p.Name, Namespace: p.Namespace, ServiceAccount: p.ServiceAccount, NS: p.NS}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strconv"
 	"time"
 
 	"github.com/ambit-mesh/ambit/mesh"
@@ -15,6 +16,8 @@ import (
 type config struct {
 	node, pod, namespace, ip         string
 	cluster, network, trustDomain    string
+	prefer, resolv                   string
+	dns                              bool
 	xds, ca, serverName, root, token string
 	zds                              string
 	admin, metrics, readiness        string
@@ -51,6 +54,13 @@ func parse(args []string, getenv func(string) string, usage io.Writer) (config, 
 	f.StringVar(&c.serverName, "server-name", env("ALT_CA_HOSTNAME", mesh.IstiodHost), "name in the control plane's certificate (ALT_CA_HOSTNAME)")
 	f.StringVar(&c.root, "root", env("XDS_ROOT_CA", mesh.RootCertPath), "file with the control plane's root certificate (XDS_ROOT_CA)")
 	f.StringVar(&c.token, "token", env("AUTH_TOKEN", mesh.TokenPath), "file with this pod's token (AUTH_TOKEN)")
+	f.StringVar(&c.prefer, "prefer-namespace", env("PREFERED_SERVICE_NAMESPACE", ""), "namespace whose services come after those of the client's own (PREFERED_SERVICE_NAMESPACE)")
+	f.StringVar(&c.resolv, "resolv-conf", "/etc/resolv.conf", "file that names the resolvers for what is not in the mesh")
+	dns, err := strconv.ParseBool(env("ISTIO_META_DNS_CAPTURE", "true"))
+	if err != nil {
+		return config{}, fmt.Errorf("ISTIO_META_DNS_CAPTURE: want true or false: %w", err)
+	}
+	f.BoolVar(&c.dns, "dns", dns, "answer the DNS queries of pods (ISTIO_META_DNS_CAPTURE)")
 	f.StringVar(&c.zds, "zds", env("INPOD_UDS", mesh.ZDSSocket), "socket of the node agent (INPOD_UDS)")
 	f.StringVar(&c.admin, "admin", env("ADMIN_ADDR", "localhost:15000"), "address of the debug server (ADMIN_ADDR)")
 	f.StringVar(&c.metrics, "metrics", env("STATS_ADDR", ":15020"), "address of the metrics (STATS_ADDR)")
@@ -64,7 +74,6 @@ func parse(args []string, getenv func(string) string, usage io.Writer) (config, 
 	if f.NArg() > 0 {
 		return config{}, fmt.Errorf("argument %q is not understood", f.Arg(0))
 	}
-	var err error
 	if c.format, err = telemetry.ParseFormat(*format); err != nil {
 		return config{}, err
 	}

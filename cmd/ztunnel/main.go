@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -55,6 +56,23 @@ func limitMemory(getenv func(string) string) {
 	}
 }
 
+// readResolvers reads our own pod's resolvers: those of the pods that we serve are not in sight.
+func readResolvers(c config) ([]netip.AddrPort, error) {
+	if !c.dns {
+		return nil, nil
+	}
+	f, err := os.Open(c.resolv)
+	if err != nil {
+		return nil, fmt.Errorf("resolvers: %w", err)
+	}
+	defer f.Close()
+	servers, err := ztunnel.Resolvers(f)
+	if err != nil {
+		return nil, fmt.Errorf("resolvers in %s: %w", c.resolv, err)
+	}
+	return servers, nil
+}
+
 func serve(ctx context.Context, c config, handler *telemetry.Handler, levels *telemetry.Levels) error {
 	ctx, quit := context.WithCancel(ctx)
 	defer quit()
@@ -62,9 +80,13 @@ func serve(ctx context.Context, c config, handler *telemetry.Handler, levels *te
 	ready := &lifecycle.Readiness{}
 	metrics := telemetry.NewMetrics("ztunnel", c.version)
 	tls, token := client.TLSFromFile(c.root, c.serverName), client.TokenFromFile(c.token)
+	resolvers, err := readResolvers(c)
+	if err != nil {
+		return err
+	}
 	z, err := ztunnel.New(ztunnel.Config{
 		Node: c.node, Pod: c.pod, Namespace: c.namespace, IP: c.ip, ClusterID: c.cluster, Network: c.network,
-		TrustDomain: c.trustDomain, ZDSSocket: c.zds, Grace: c.grace,
+		TrustDomain: c.trustDomain, PreferredNamespace: c.prefer, NoDNS: !c.dns, Resolvers: resolvers, ZDSSocket: c.zds, Grace: c.grace,
 		XDS:   client.Config{Address: c.xds, TLS: tls, Token: token},
 		CA:    &certs.CA{Address: c.ca, TLS: tls, Token: token, ClusterID: c.cluster, Impersonate: true},
 		Ready: ready, Metrics: metrics, Access: telemetry.NewAccess(handler), Log: log,

@@ -61,6 +61,27 @@ func Dial(ctx context.Context, ns *netns.Namespace, from, to netip.AddrPort, o O
 	return tcp, nil
 }
 
+// DialUDP opens a UDP socket inside ns that sends to, and receives from, one address only.
+func DialUDP(ns *netns.Namespace, to netip.AddrPort, o Options) (*net.UDPConn, error) {
+	if !to.IsValid() {
+		return nil, errors.New("connect: no address")
+	}
+	f, err := open(ns, to, unix.SOCK_DGRAM, func(fd int, v6 bool) error {
+		if err := o.apply(fd, v6); err != nil {
+			return err
+		}
+		return unix.Connect(fd, sockaddr(to, v6))
+	})
+	if err != nil {
+		return nil, fmt.Errorf("connect to udp %s: %w", to, err)
+	}
+	c, err := fileAs(f, net.FileConn)
+	if err != nil {
+		return nil, fmt.Errorf("connect to udp %s: %w", to, err)
+	}
+	return c.(*net.UDPConn), nil
+}
+
 // connected waits until the kernel has connected the socket or given up, or ctx ends.
 func connected(ctx context.Context, f *os.File) error {
 	raw, err := f.SyscallConn()

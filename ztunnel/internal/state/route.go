@@ -67,14 +67,14 @@ func (s *Store) Route(from *Workload, to netip.AddrPort) Route {
 
 // vipLocked finds the service of an address: the exact one, else the narrowest block.
 func (s *Store) vipLocked(a netip.Addr, namespace string) *Service {
-	if svc := prefer(s.byVIP[address{s.conf.Network, a}], namespace); svc != nil {
+	if svc := s.prefer(s.byVIP[address{s.conf.Network, a}], namespace); svc != nil {
 		return svc
 	}
 	var best *Service
 	bits := -1
 	for block, svcs := range s.blocks {
 		if block.Bits() > bits && block.Contains(a) {
-			if svc := prefer(svcs, namespace); svc != nil {
+			if svc := s.prefer(svcs, namespace); svc != nil {
 				best, bits = svc, block.Bits()
 			}
 		}
@@ -82,12 +82,15 @@ func (s *Store) vipLocked(a netip.Addr, namespace string) *Service {
 	return best
 }
 
-// prefer chooses among services of one address or name: the client's namespace first, then the canonical one, then by
-// name. Private services of other namespaces do not exist.
-func prefer(svcs []*Service, namespace string) *Service {
+// prefer chooses among services of one address or name: the client's namespace first, then the preferred one, then the
+// canonical one, then by name. Private services of other namespaces do not exist.
+func (s *Store) prefer(svcs []*Service, namespace string) *Service {
 	var best *Service
 	better := func(a, b *Service) bool {
 		if x, y := a.Namespace == namespace, b.Namespace == namespace; x != y {
+			return x
+		}
+		if x, y := a.Namespace == s.conf.Preferred, b.Namespace == s.conf.Preferred; x != y {
 			return x
 		}
 		if a.Canonical != b.Canonical {

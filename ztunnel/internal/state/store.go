@@ -19,6 +19,9 @@ type Config struct {
 	Network string
 	// TrustDomain of workloads that name none.
 	TrustDomain string
+	// Preferred namespace, whose services come second to those of the client's own where several share a name or an
+	// address. Default: none.
+	Preferred string
 	// Pick gives a random number below n, which is at least 1.
 	Pick func(n uint64) uint64
 }
@@ -31,6 +34,8 @@ type Store struct {
 	workloads map[string]*Workload
 	byAddress map[address][]*Workload
 	services  map[string]*Service
+	byHost    map[string][]*Service
+	hosts     map[string][]*Workload // workloads that have a host name of their own
 	byVIP     map[address][]*Service
 	blocks    map[netip.Prefix][]*Service // addresses that are whole blocks
 	endpoints map[string][]*Workload      // by service, sorted by uid
@@ -48,6 +53,7 @@ type address struct {
 func New(conf Config) *Store {
 	return &Store{
 		conf: conf, workloads: map[string]*Workload{}, byAddress: map[address][]*Workload{}, services: map[string]*Service{},
+		byHost: map[string][]*Service{}, hosts: map[string][]*Workload{},
 		byVIP: map[address][]*Service{}, blocks: map[netip.Prefix][]*Service{}, endpoints: map[string][]*Workload{},
 		policies: map[string]*authz.Policy{}, applying: map[string][]*authz.Policy{}, changed: make(chan struct{}),
 	}
@@ -172,6 +178,9 @@ func (s *Store) addWorkloadLocked(w *Workload) {
 			s.byAddress[k] = append(s.byAddress[k], w)
 		}
 	}
+	if w.Hostname != "" {
+		s.hosts[w.Hostname] = append(s.hosts[w.Hostname], w)
+	}
 	for key := range w.Services {
 		i, _ := findEndpoint(s.endpoints[key], w.UID)
 		s.endpoints[key] = slices.Insert(s.endpoints[key], i, w)
@@ -184,6 +193,7 @@ func (s *Store) removeWorkloadLocked(uid string) {
 		return
 	}
 	delete(s.workloads, uid)
+	drop(s.hosts, w.Hostname, w)
 	for _, a := range w.Addresses {
 		drop(s.byAddress, address{w.Network, a}, w)
 	}
@@ -203,6 +213,7 @@ func findEndpoint(sorted []*Workload, uid string) (int, bool) {
 
 func (s *Store) addServiceLocked(svc *Service) {
 	s.services[svc.Key()] = svc
+	s.byHost[svc.Hostname] = append(s.byHost[svc.Hostname], svc)
 	for _, v := range svc.Addresses {
 		if v.Block.IsSingleIP() {
 			k := address{v.Network, v.Block.Addr()}
@@ -219,6 +230,7 @@ func (s *Store) removeServiceLocked(key string) {
 		return
 	}
 	delete(s.services, key)
+	drop(s.byHost, svc.Hostname, svc)
 	for _, v := range svc.Addresses {
 		drop(s.byVIP, address{v.Network, v.Block.Addr()}, svc)
 		drop(s.blocks, v.Block, svc)
@@ -261,22 +273,6 @@ func (s *Store) Pod(cluster, namespace, name string) *Workload {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	return s.workloads[cluster+"//Pod/"+namespace+"/"+name]
-}
-
-// ServiceOf finds a service by host name, preferring a namespace.
-func (s *Store) ServiceOf(hostname, namespace string) *Service {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	if svc := s.services[namespace+"/"+hostname]; svc != nil {
-		return svc
-	}
-	var found []*Service
-	for _, svc := range s.services {
-		if svc.Hostname == hostname {
-			found = append(found, svc)
-		}
-	}
-	return prefer(found, namespace)
 }
 
 // PoliciesOf collects the policies that apply to a workload: the mesh's, its namespace's and those it names.
