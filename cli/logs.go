@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -35,7 +36,8 @@ func newLogs(s *scope) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if selector == "" {
+			if selector == "" && len(pods) > 1 {
+				fmt.Fprintf(s.env.Err, "Found %d pods, using pod/%s\n", len(pods), pods[0].Name)
 				pods = pods[:1]
 			}
 			return s.logs(c.Context(), pods, o, prefix)
@@ -65,7 +67,7 @@ func (s *scope) logs(ctx context.Context, pods []*corev1.Pod, o client.LogOption
 			line, err := in.ReadString('\n')
 			mu.Lock()
 			if line != "" && prefix {
-				fmt.Fprintf(s.env.Out, "[pod/%s] ", p.Name)
+				fmt.Fprintf(s.env.Out, "[pod/%s/%s] ", p.Name, cmp.Or(o.Container, p.Spec.Containers[0].Name))
 			}
 			_, werr := io.WriteString(s.env.Out, line)
 			mu.Unlock()
