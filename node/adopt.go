@@ -47,8 +47,8 @@ func (a *agent) adopt(ctx context.Context) error {
 func (a *agent) sweep(ctx context.Context) error {
 	var failed []error
 	err := each(a.conf.NetnsDir, func(ns *netns.Namespace) {
-		if ours, err := redirect.Captured(ns); err != nil || !ours {
-			return // gone meanwhile
+		if ours, err := redirect.Captured(ns); err != nil || !ours || a.pods.has(ns) {
+			return // not captured, or rightly, or gone meanwhile
 		}
 		for _, p := range a.watch.Pods() {
 			if len(p.IPs) > 0 && holds(ns, p.IPs) {

@@ -77,6 +77,18 @@ func (p *pods) drop(k podwatch.Key) {
 	delete(p.known, k)
 }
 
+// has reports whether a namespace is a captured pod's.
+func (p *pods) has(ns *netns.Namespace) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, c := range p.known {
+		if c.ns.ID() == ns.ID() {
+			return true
+		}
+	}
+	return false
+}
+
 func (p *pods) keys() []podwatch.Key {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -53,7 +53,12 @@ func (k *Keeper) plugin() ([]byte, error) {
 
 // Install puts everything in place once. What is right already is left alone.
 func (k *Keeper) Install() error {
-	k.installed.Store(false)
+	err := k.install()
+	k.installed.Store(err == nil) // not before: a look at what is right must not make the agent unready
+	return err
+}
+
+func (k *Keeper) install() error {
 	if err := k.binary(); err != nil {
 		return err
 	}
@@ -74,12 +79,11 @@ func (k *Keeper) Install() error {
 		return fmt.Errorf("network configuration %s: %w", path, err)
 	}
 	if !bytes.Equal(have, want) {
-		if err := replace(path, want, 0o644); err != nil {
+		if err := rewrite(path, want); err != nil {
 			return fmt.Errorf("network configuration: %w", err)
 		}
 		k.conf.Log.Info("plugin chained into the node's network configuration", "file", path)
 	}
-	k.installed.Store(true)
 	return nil
 }
 
@@ -193,13 +197,22 @@ func (k *Keeper) Uninstall() error {
 			continue
 		}
 		if without, err := Remove(have); err == nil && !bytes.Equal(have, without) {
-			failed = append(failed, replace(path, without, 0o644))
+			failed = append(failed, rewrite(path, without))
 		}
 	}
 	if err := os.Remove(filepath.Join(k.conf.BinDir, PluginType)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		failed = append(failed, err)
 	}
 	return errors.Join(failed...)
+}
+
+// rewrite replaces a file of somebody else, who may see as much of it as before.
+func rewrite(path string, data []byte) error {
+	i, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	return replace(path, data, i.Mode().Perm())
 }
 
 // replace puts a whole file in place at once; a failure leaves the old one and no other.

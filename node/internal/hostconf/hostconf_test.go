@@ -155,3 +155,22 @@ func TestCN13ReadOnlyLeavesOldFiles(t *testing.T) {
 		t.Error("it counts as installed")
 	}
 }
+
+func TestConfigurationKeepsItsMode(t *testing.T) {
+	k, list, _ := host(t)
+	if err := os.WriteFile(list, []byte(calico), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range []func() error{k.Install, k.Uninstall} {
+		if err := f(); err != nil {
+			t.Fatal(err)
+		}
+		st, err := os.Stat(list)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if st.Mode().Perm() != 0o600 {
+			t.Errorf("the file is %v now: what it holds may be secret", st.Mode())
+		}
+	}
+}
