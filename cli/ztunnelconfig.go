@@ -186,4 +186,3 @@ func newZtunnelLog(l *look, f *zcFlags) *cobra.Command {
 	c.Flags().BoolVarP(&reset, "reset", "r", false, "go back to the filter that it started with")
 	return c
 }
-

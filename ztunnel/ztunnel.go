@@ -65,6 +65,8 @@ type Ztunnel struct {
 	pods  *inpod.Client
 	dns   *telemetry.DNS
 
+	failures failures
+
 	mu      sync.Mutex // guards proxies
 	proxies map[string]*running
 }

@@ -11,6 +11,7 @@ type Subscriber[C any] struct {
 	ID        uint64
 	Caller    C
 	Node      string // its id, as it calls itself
+	Cluster   string // where it says it is
 	Connected time.Time
 	// Open is false in the last report of a stream that has ended.
 	Open bool
@@ -50,7 +51,7 @@ func (b *subscriber[C]) snapshot() Subscriber[C] {
 			types[b.s.types[i].URL] = Progress{Status: m.Status(), SentAt: m.sent, AnsweredAt: m.answered}
 		}
 	}
-	return Subscriber[C]{ID: b.id, Caller: b.caller, Node: b.node, Connected: b.since, Open: true, Types: types}
+	return Subscriber[C]{ID: b.id, Caller: b.caller, Node: b.node, Cluster: b.cluster, Connected: b.since, Open: true, Types: types}
 }
 
 func (b *subscriber[C]) holds(typ int, name string) (Holder[C], bool) {

@@ -27,6 +27,7 @@ type subscriber[C any] struct {
 	mu       sync.Mutex // guards below
 	machines []machine  // by type
 	node     string
+	cluster  string // that it says it is in
 	admitted bool
 
 	inboxMu sync.Mutex            // guards below
@@ -163,6 +164,7 @@ func (b *subscriber[C]) admit(r *delta.Request) error {
 		}
 	}
 	b.admitted, b.node = true, id
+	b.cluster = r.GetNode().GetMetadata().GetFields()["CLUSTER_ID"].GetStringValue()
 	return nil
 }
 

@@ -34,8 +34,10 @@ type Config struct {
 	// Cluster is the id under which the control plane names this cluster's pods.
 	Cluster string
 	Access  *telemetry.Access
-	TCP     *telemetry.TCP
-	Log     *slog.Logger
+	// Failed is told of each connection that went wrong, after its record is written. Nil tells nobody.
+	Failed func(telemetry.Record)
+	TCP    *telemetry.TCP
+	Log    *slog.Logger
 	// Grace is how long connections may finish after the end of Run's context. Default 20s.
 	Grace time.Duration
 	// Wait is how long a connection waits for what is not there yet: the pod's certificate, its workload, a policy

@@ -48,6 +48,9 @@ func (r *report) end(sent, received int64, err error) {
 		r.p.TCP.Failed(&r.Record)
 	}
 	r.p.Access.End(&r.Record)
+	if err != nil && r.p.Failed != nil {
+		r.p.Failed(r.Record)
+	}
 }
 
 // party describes a workload; w may be nil.

@@ -1,19 +1,21 @@
 package state
 
 import (
+	"net/netip"
 	"slices"
 
 	"github.com/ambit-mesh/ambit/api/workload"
 )
 
-// chooseLocked picks an endpoint of a service for one of its ports: among those that can take the connection the
-// nearest, and among these by chance, weighted by capacity.
-func (s *Store) chooseLocked(from *Workload, svc *Service, port uint16) (*Workload, uint16, bool) {
-	type candidate struct {
-		w      *Workload
-		target uint16
-		rank   int
-	}
+// candidate is an endpoint that can take a connection, and the port that it takes it on.
+type candidate struct {
+	w      *Workload
+	target uint16
+	rank   int
+}
+
+// candidatesLocked lists the nearest endpoints among those of a service that can take a connection to one of its ports.
+func (s *Store) candidatesLocked(from *Workload, svc *Service, port uint16) []candidate {
 	var all []candidate
 	best := -1
 	for _, w := range s.endpoints[svc.Key()] {
@@ -34,7 +36,12 @@ func (s *Store) chooseLocked(from *Workload, svc *Service, port uint16) (*Worklo
 		best = max(best, rank)
 		all = append(all, candidate{w, target, rank})
 	}
-	all = slices.DeleteFunc(all, func(c candidate) bool { return c.rank < best })
+	return slices.DeleteFunc(all, func(c candidate) bool { return c.rank < best })
+}
+
+// chooseLocked picks one of the candidates by chance, weighted by capacity.
+func (s *Store) chooseLocked(from *Workload, svc *Service, port uint16) (*Workload, uint16, bool) {
+	all := s.candidatesLocked(from, svc, port)
 	if len(all) == 0 {
 		return nil, 0, false
 	}
@@ -51,6 +58,25 @@ func (s *Store) chooseLocked(from *Workload, svc *Service, port uint16) (*Worklo
 	}
 	last := all[len(all)-1]
 	return last.w, last.target, true
+}
+
+// Choice is an endpoint that a connection may be led to, and where it takes it.
+type Choice struct {
+	Workload *Workload
+	At       netip.AddrPort
+}
+
+// Choices lists what Route chooses among for a service's address and port.
+func (s *Store) Choices(from *Workload, svc *Service, dialled netip.AddrPort) []Choice {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	var out []Choice
+	for _, c := range s.candidatesLocked(from, svc, dialled.Port()) {
+		if a, ok := addressFor(c.w, dialled.Addr()); ok {
+			out = append(out, Choice{c.w, netip.AddrPortFrom(a, c.target)})
+		}
+	}
+	return out
 }
 
 // targetOf is the port of a workload behind a service's port: its own mapping first, the service's else.
