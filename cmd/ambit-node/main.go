@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -30,6 +31,10 @@ func main() {
 
 func run(ctx context.Context, log *slog.Logger, args []string) error {
 	const account = "/var/run/secrets/kubernetes.io/serviceaccount/"
+	dnsCapture, err := strconv.ParseBool(env("AMBIENT_DNS_CAPTURE", "true"))
+	if err != nil {
+		return fmt.Errorf("AMBIENT_DNS_CAPTURE: want true or false: %w", err)
+	}
 	f := flag.NewFlagSet("ambit-node", flag.ContinueOnError)
 	c := node.Config{Log: log}
 	f.StringVar(&c.NodeName, "node-name", os.Getenv("NODE_NAME"), "name of this node ($NODE_NAME)")
@@ -43,7 +48,7 @@ func run(ctx context.Context, log *slog.Logger, args []string) error {
 	f.StringVar(&c.ConfDir, "cni-conf-dir", "/etc/cni/net.d", "where the network configuration is")
 	f.StringVar(&c.Plugin, "plugin", beside("ambit-cni"), "CNI plugin to install")
 	f.StringVar(&c.PodNamespace, "pod-namespace", env("POD_NAMESPACE", mesh.SystemNamespace), "namespace of this agent ($POD_NAMESPACE)")
-	f.BoolVar(&c.DNSCapture, "dns-capture", false, "redirect the DNS queries of pods to the node proxy")
+	f.BoolVar(&c.DNSCapture, "dns-capture", dnsCapture, "redirect the DNS queries of pods to the node proxy ($AMBIENT_DNS_CAPTURE)")
 	excluded := f.String("exclude-namespaces", env("EXCLUDE_NAMESPACES", "kube-system"), "namespaces that are never in the mesh, by comma")
 	health := f.String("health", ":8000", "address for /healthz and /readyz")
 	metrics := f.String("metrics", ":15014", "address for /metrics")
