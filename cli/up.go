@@ -36,6 +36,9 @@ func newUp(s *scope) *cobra.Command {
 		Use: "up", Short: "Start a cluster with an ambient mesh and leave it running", Args: cobra.NoArgs,
 		Example: "  ambit local up\n  ambit local apply -f samples/bookinfo/platform/kube/bookinfo.yaml\n  ambit local label namespace default istio.io/dataplane-mode=ambient",
 		RunE: func(c *cobra.Command, _ []string) error {
+			if nodes < 1 {
+				return fmt.Errorf("--nodes %d: a local cluster has 1 to 20", nodes)
+			}
 			state, err := filepath.Abs(s.state)
 			if err != nil {
 				return err

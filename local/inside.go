@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -108,6 +109,9 @@ func (c *inside) open() error {
 	if c.store, err = store.Open(store.Config{Objects: filepath.Join(c.State, "objects"), Status: filepath.Join(c.State, "status"), Log: c.log}); err != nil {
 		return err
 	}
+	if err := c.forgetNodes(names); err != nil {
+		return err
+	}
 	rt := runtime.New(runtime.Config{State: c.State, Hidden: c.Hidden, Bin: c.Bin, Self: c.Self, Applets: applets(), Log: c.log})
 	for i, n := range c.net.Nodes() {
 		k := kubelet.Config{
@@ -115,9 +119,24 @@ func (c *inside) open() error {
 		}
 		if i == 0 {
 			k.Labels = map[string]string{"node-role.kubernetes.io/control-plane": ""}
+		}
+		if i == 0 && c.Nodes > 1 { // a node alone runs everything
 			k.Taints = []corev1.Taint{{Key: "node-role.kubernetes.io/control-plane", Effect: corev1.TaintEffectNoSchedule}}
 		}
 		c.kubelets = append(c.kubelets, kubelet.New(k))
+	}
+	return nil
+}
+
+// forgetNodes removes what a kept state tells of nodes that this cluster does not have; their pods go with them.
+func (c *inside) forgetNodes(have []string) error {
+	for _, n := range store.List[*corev1.Node](c.store, "") {
+		if slices.Contains(have, n.Name) {
+			continue
+		}
+		if err := c.store.Delete(store.KindFor[*corev1.Node](), "", n.Name, store.DeleteOptions{}); err != nil {
+			return fmt.Errorf("forget node %s of an earlier cluster: %w", n.Name, err)
+		}
 	}
 	return nil
 }

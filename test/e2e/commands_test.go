@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -31,6 +32,7 @@ func commands(started *sync.Map) map[string]func(*testscript.TestScript, bool, [
 		"browse":     browseCommand,
 		"begin":      func(ts *testscript.TestScript, neg bool, args []string) { beginCommand(ts, neg, args, started) },
 		"signal":     func(ts *testscript.TestScript, neg bool, args []string) { signalCommand(ts, neg, args, started) },
+		"ended":      func(ts *testscript.TestScript, neg bool, args []string) { endedCommand(ts, neg, args, started) },
 		"gone":       goneCommand,
 		"dead":       deadCommand,
 		"remember":   rememberCommand,
@@ -67,12 +69,9 @@ func statusCommand(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	words := argv(ts, args[1:])
 	got := exitCode(ts.Exec(words[0], words[1:]...))
-	for want := range strings.SplitSeq(args[0], "|") {
-		if want == strconv.Itoa(got) {
-			return
-		}
+	if !slices.Contains(strings.Split(args[0], "|"), strconv.Itoa(got)) {
+		ts.Fatalf("exit status %d, want %s", got, args[0])
 	}
-	ts.Fatalf("exit status %d, want %s", got, args[0])
 }
 
 func exitCode(err error) int {
@@ -102,7 +101,7 @@ func eventuallyCommand(ts *testscript.TestScript, neg bool, args []string) {
 			return
 		}
 		if time.Now().After(deadline) {
-			ts.Fatalf("after %v: %s\n%s", limit, why, out)
+			ts.Fatalf("after %v: %s\n%s", limit, why, out[max(0, len(out)-2000):])
 		}
 		time.Sleep(100 * time.Millisecond) // between two looks at another process
 	}
@@ -119,7 +118,7 @@ func keepCommand(ts *testscript.TestScript, neg bool, args []string) {
 	for start := time.Now(); time.Since(start) < limit; {
 		out, err := quietly(ts, words)
 		if why := check(out, err); why != "" {
-			ts.Fatalf("after %v: %s\n%s", time.Since(start), why, out)
+			ts.Fatalf("after %v: %s\n%s", time.Since(start), why, out[max(0, len(out)-2000):])
 		}
 	}
 }
@@ -153,7 +152,7 @@ func expectation(ts *testscript.TestScript, args []string) (check func(out strin
 func quietly(ts *testscript.TestScript, words []string) (string, error) {
 	cmd := exec.Command(words[0], words[1:]...)
 	cmd.Dir = ts.MkAbs(".")
-	cmd.Env = append(os.Environ(), "PATH="+ts.Getenv("PATH"))
+	cmd.Env = append(os.Environ(), "PATH="+ts.Getenv("PATH"), "AMBIT="+ts.Getenv("AMBIT"), "STATE="+ts.Getenv("STATE"), "INGRESS="+ts.Getenv("INGRESS"))
 	out, err := cmd.CombinedOutput()
 	if errors.Is(err, exec.ErrNotFound) {
 		ts.Fatalf("%v", err) // it says nothing about the cluster
@@ -221,7 +220,7 @@ func beginCommand(ts *testscript.TestScript, neg bool, args []string, started *s
 	ts.Check(err)
 	p := &running{cmd: exec.Command(words[0], words[1:]...), lines: make(chan string)}
 	p.cmd.Stdout, p.cmd.Stderr = w, w
-	p.cmd.Env = append(os.Environ(), "TMPDIR="+ts.Getenv("TMPDIR"))
+	p.cmd.Env = append(os.Environ(), "TMPDIR="+ts.Getenv("TMPDIR"), "AMBIT="+ts.Getenv("AMBIT"), "STATE="+ts.Getenv("STATE"))
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	ts.Check(p.cmd.Start())
 	ts.Check(w.Close())
@@ -281,6 +280,31 @@ func signalCommand(ts *testscript.TestScript, neg bool, args []string, started *
 	fmt.Fprint(ts.Stdout(), p.out.String())
 	if len(args) > 1 && strconv.Itoa(exitCode(err)) != args[1] {
 		ts.Fatalf("exit status %d, want %s\n%s", exitCode(err), args[1], p.out.String())
+	}
+}
+
+// endedCommand wants that what begin started ends by itself: ended DURATION STATUS[|STATUS].
+func endedCommand(ts *testscript.TestScript, neg bool, args []string, started *sync.Map) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: ended DURATION STATUS[|STATUS]")
+	}
+	limit, err := time.ParseDuration(args[0])
+	ts.Check(err)
+	pid, err := strconv.Atoi(ts.Getenv("PID"))
+	ts.Check(err)
+	v, ok := started.Load(pid)
+	if !ok {
+		ts.Fatalf("nothing was begun")
+	}
+	p := v.(*running)
+	late := time.AfterFunc(limit, func() { _ = p.cmd.Process.Kill() })
+	drain(p)
+	err = p.cmd.Wait()
+	if !late.Stop() {
+		ts.Fatalf("still running after %v\n%s", limit, p.out.String())
+	}
+	if got := strconv.Itoa(exitCode(err)); !slices.Contains(strings.Split(args[1], "|"), got) {
+		ts.Fatalf("exit status %s, want %s\n%s", got, args[1], p.out.String())
 	}
 }
 
