@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"syscall"
+	"time"
 
 	"github.com/ambit-mesh/ambit/admin"
 	"github.com/ambit-mesh/ambit/identity/certs"
@@ -54,7 +55,11 @@ func limitMemory(getenv func(string) string) {
 	if getenv("GOGC") == "" {
 		debug.SetGCPercent(50)
 	}
+	time.AfterFunc(settled, debug.FreeOSMemory)
 }
+
+// settled is when what starting up took is no longer needed: parsed certificates, the first state of the mesh.
+const settled = 5 * time.Second
 
 // readResolvers reads our own pod's resolvers: those of the pods that we serve are not in sight.
 func readResolvers(c config) ([]netip.AddrPort, error) {

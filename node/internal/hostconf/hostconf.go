@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -89,18 +90,37 @@ func (k *Keeper) install() error {
 
 // binary copies the plugin unless the same is there.
 func (k *Keeper) binary() error {
-	want, err := os.ReadFile(k.conf.Plugin)
+	path := filepath.Join(k.conf.BinDir, PluginType)
+	want, err := sum(k.conf.Plugin)
 	if err != nil {
 		return fmt.Errorf("plugin to install: %w", err)
 	}
-	path := filepath.Join(k.conf.BinDir, PluginType)
-	if have, err := os.ReadFile(path); err == nil && sha256.Sum256(have) == sha256.Sum256(want) {
+	if have, err := sum(path); err == nil && have == want {
 		return nil
 	}
-	if err := replace(path, want, 0o755); err != nil {
+	from, err := os.Open(k.conf.Plugin)
+	if err != nil {
+		return fmt.Errorf("plugin to install: %w", err)
+	}
+	defer from.Close()
+	if err := replace(path, from, 0o755); err != nil {
 		return fmt.Errorf("install the plugin: %w", err)
 	}
 	return nil
+}
+
+// sum is what tells files apart. The plugin is never in memory whole: it is larger than all else that the agent holds.
+func sum(path string) (out [sha256.Size]byte, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return out, err
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return out, err
+	}
+	return [sha256.Size]byte(h.Sum(nil)), nil
 }
 
 // ErrNoNetwork means that the node's own network plugin has not written its configuration yet.
@@ -212,11 +232,11 @@ func rewrite(path string, data []byte) error {
 	if err != nil {
 		return err
 	}
-	return replace(path, data, i.Mode().Perm())
+	return replace(path, bytes.NewReader(data), i.Mode().Perm())
 }
 
 // replace puts a whole file in place at once; a failure leaves the old one and no other.
-func replace(path string, data []byte, mode fs.FileMode) (err error) {
+func replace(path string, data io.Reader, mode fs.FileMode) (err error) {
 	f, err := os.CreateTemp(filepath.Dir(path), ".ambit-*")
 	if err != nil {
 		return err
@@ -226,7 +246,7 @@ func replace(path string, data []byte, mode fs.FileMode) (err error) {
 			err = errors.Join(err, os.Remove(f.Name()))
 		}
 	}()
-	_, err = f.Write(data)
+	_, err = io.Copy(f, data)
 	err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close())
 	if err != nil {
 		return err
