@@ -67,11 +67,11 @@ func run(ctx context.Context, log *slog.Logger, args []string) error {
 	c.RunDir = filepath.Dir(c.EventSocket)
 	c.ExcludeNamespaces = append(strings.Split(*excluded, ","), c.PodNamespace)
 	if !*uninstall {
-		for addr, to := range map[string]*net.Listener{*health: &c.Health, *metrics: &c.Metrics} {
-			var err error
-			if *to, err = net.Listen("tcp", addr); err != nil {
-				return fmt.Errorf("listen on %s: %w", addr, err)
-			}
+		if c.Health, err = net.Listen("tcp", *health); err != nil {
+			return fmt.Errorf("listen for probes: %w", err)
+		}
+		if c.Metrics, err = net.Listen("tcp", *metrics); err != nil {
+			return fmt.Errorf("listen for metrics: %w", err)
 		}
 	}
 	limitMemory()
