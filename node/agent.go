@@ -85,25 +85,24 @@ func (a *agent) newer(ctx context.Context, have *captured) (bool, error) {
 	return err == nil && now.UID == have.pod.UID, err
 }
 
-// enroll captures a pod: rules first, then the proxy, then the exemption of probes, then the word to everybody.
+// enroll captures a pod: the proxy's listeners first, for a pod that runs must find them once its rules are there, then the
+// rules, whatever became of the proxy, then the exemption of probes, then the word to everybody.
 // A namespace that was not captured before becomes the agent's.
 func (a *agent) enroll(ctx context.Context, pod podwatch.Pod, ips []netip.Addr, have *captured) error {
 	start := time.Now()
 	options := enroll.Options(pod, a.conf.DNSCapture, redirect.V6())
-	tampered := have.whole && have.options == options
-	have.rules = capture.For(options)
-	if err := a.redirect(pod, have, tampered); err != nil {
-		if a.pods.get(pod.Key) == nil {
-			have.ns.Close()
-		}
-		return fmt.Errorf("redirect pod %s: %w", pod.Key, err)
-	}
-	have.pod, have.options, have.leaving = pod, options, time.Time{}
+	tampered := have.whole && have.options == options && !have.relaxed
+	have.pod, have.options, have.rules, have.leaving, have.relaxed = pod, options, capture.For(options), time.Time{}, false
 	if len(ips) > 0 {
 		have.ips = ips
 	}
 	a.pods.set(pod.Key, have)
-	if err := a.complete(ctx, have); err != nil {
+	told := a.tell(have)
+	if err := a.redirect(pod, have, tampered); err != nil {
+		have.whole = false
+		return errors.Join(fmt.Errorf("redirect pod %s: %w", pod.Key, err), told)
+	}
+	if err := a.complete(ctx, have, told); err != nil {
 		if errors.Is(err, zds.ErrNoProxy) && have.whole {
 			return nil // a proxy that comes back is told of every pod
 		}
@@ -117,6 +116,18 @@ func (a *agent) enroll(ctx context.Context, pod podwatch.Pod, ips []netip.Addr, 
 		have.whole = true
 		a.counts.enrolled.Inc()
 		a.log.Info("pod enrolled", "pod", pod.Key.String(), "took", time.Since(start).Round(time.Microsecond).String())
+	}
+	return nil
+}
+
+// tell hands a pod to the node proxy.
+func (a *agent) tell(c *captured) error {
+	space, err := c.ns.Dup()
+	if err == nil {
+		err = a.zds.Add(zds.Workload{UID: c.pod.UID, Name: c.pod.Name, Namespace: c.pod.Namespace, ServiceAccount: c.pod.ServiceAccount, NS: space})
+	}
+	if err != nil {
+		return fmt.Errorf("pod %s: %w", c.pod.Key, err)
 	}
 	return nil
 }
@@ -136,21 +147,17 @@ func (a *agent) redirect(pod podwatch.Pod, have *captured, tampered bool) error 
 	return nil
 }
 
-func (a *agent) complete(ctx context.Context, c *captured) error {
-	space, err := c.ns.Dup()
-	if err != nil {
-		return err
-	}
-	told := a.zds.Add(zds.Workload{UID: c.pod.UID, Name: c.pod.Name, Namespace: c.pod.Namespace, ServiceAccount: c.pod.ServiceAccount, NS: space})
+// complete does what follows once the rules are there. told is what became of handing the pod to the proxy.
+func (a *agent) complete(ctx context.Context, c *captured, told error) error {
 	if told != nil && !c.whole && c.pod.Annotations[mesh.AnnotationRedirection] != mesh.RedirectionEnabled {
-		return fmt.Errorf("pod %s: %w", c.pod.Key, told)
+		return told
 	}
 	// The probes of a pod that was whole once go on, whatever its proxy does.
 	if err := a.probes.Add(c.ips...); err != nil {
 		return errors.Join(told, fmt.Errorf("probes of pod %s: %w", c.pod.Key, err))
 	}
 	if told != nil {
-		return fmt.Errorf("pod %s: %w", c.pod.Key, told)
+		return told
 	}
 	return a.annotate(ctx, c.pod, mesh.RedirectionEnabled)
 }
@@ -167,7 +174,8 @@ func (a *agent) annotate(ctx context.Context, pod podwatch.Pod, value string) er
 }
 
 // release lets a living pod out of the mesh and leaves no rule behind. Others learn of it first: until they have, their
-// tunnels to the pod must find its proxy, and the proxy its rules.
+// tunnels to the pod must find its proxy, and the proxy its rules. Then nothing new is captured, and what the proxy has in
+// hand may end before its listeners and the rest of the rules go.
 func (a *agent) release(ctx context.Context, c *captured, why string) (again time.Duration, err error) {
 	if err := a.annotate(ctx, c.pod, ""); err != nil {
 		return 0, err
@@ -177,6 +185,13 @@ func (a *agent) release(ctx context.Context, c *captured, why string) (again tim
 	}
 	if wait := time.Until(c.leaving); wait > 0 {
 		return wait, nil
+	}
+	if !c.relaxed {
+		if err := redirect.Relax(c.ns); err != nil {
+			return 0, fmt.Errorf("release pod %s: %w", c.pod.Key, err)
+		}
+		c.relaxed, c.leaving = true, time.Now().Add(a.conf.LeaveAfter)
+		return a.conf.LeaveAfter, nil
 	}
 	if err := redirect.Remove(c.ns); err != nil {
 		return 0, fmt.Errorf("release pod %s: %w", c.pod.Key, err)

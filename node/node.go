@@ -42,8 +42,8 @@ type Config struct {
 	DNSCapture bool
 	// RepairEvery is how often the rules of captured pods are compared with the kernel's. Default 15s.
 	RepairEvery time.Duration
-	// LeaveAfter is how long a pod that leaves the mesh can still be reached as one of it: so long the others may take to
-	// learn of it. Default 1s.
+	// LeaveAfter is how long a pod that leaves the mesh can still be reached as one of it, so long the others may take to
+	// learn of it, and then how long what its proxy has in hand may take to end. Default 1s.
 	LeaveAfter time.Duration
 	// Health and Metrics are where to serve /healthz, /readyz and /metrics.
 	Health, Metrics net.Listener

@@ -19,7 +19,8 @@ type captured struct {
 	rules   capture.Rules
 	whole   bool      // also at the proxy, exempted and annotated
 	seen    bool      // the watch has shown this very pod
-	leaving time.Time // when its rules go, if it leaves the mesh
+	leaving time.Time // when the next step is due, if it leaves the mesh
+	relaxed bool      // nothing new is captured, as a step of leaving
 }
 
 // pods are the captured pods of the node, each worked on by one goroutine at a time.

@@ -45,6 +45,15 @@ func For(p Pod) Rules {
 	return r
 }
 
+// Relaxed is what takes the place of the redirecting table when nothing new is to be captured.
+func Relaxed() nft.Table {
+	t := nat(Pod{})
+	for i := range t.Chains {
+		t.Chains[i].Rules = nil
+	}
+	return t
+}
+
 func families(v6 bool) []bool {
 	if v6 {
 		return []bool{false, true}

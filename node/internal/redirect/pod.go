@@ -78,6 +78,10 @@ func Captured(ns *netns.Namespace) (bool, error) {
 	return false, nil
 }
 
+// Relax stops the redirection of new connections. Those that are redirected already go on: the kernel translates them only
+// as long as the empty chains are there.
+func Relax(ns *netns.Namespace) error { return nft.Apply(ns, capture.Relaxed()) }
+
 // Remove takes everything out that Apply put in, whatever the pod's options were.
 func Remove(ns *netns.Namespace) error {
 	r := capture.For(capture.Pod{V6: V6()})

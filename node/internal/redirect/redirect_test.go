@@ -269,6 +269,38 @@ func ask(t *testing.T, n network, o sock.Options, port uint16) string {
 	return string(b[:k])
 }
 
+func TestRelaxedPodCapturesNothingNewAndKeepsWhatItHas(t *testing.T) {
+	families(t, func(t *testing.T, v6 bool) {
+		n := newNetwork(t, v6, capture.Pod{})
+		arrivals := make(chan arrival, 1)
+		listen(t, n.pod, arrivals, "application", anyAddr(v6, 80), sock.Options{})
+		listen(t, n.pod, arrivals, "15006", anyAddr(v6, mesh.PortPlaintext), sock.Options{Transparent: true})
+		dial := func(ns *netns.Namespace, from netip.AddrPort, o sock.Options, at string) (near, far *net.TCPConn) {
+			t.Helper()
+			c, err := sock.Dial(t.Context(), ns, from, netip.AddrPortFrom(n.podIP, 80), o)
+			must(t, err)
+			a := <-arrivals
+			if a.at != at {
+				t.Errorf("arrived at %s, want %s", a.at, at)
+			}
+			t.Cleanup(func() { c.Close(); a.conn.Close() })
+			return c, a.conn
+		}
+		client, proxy := dial(n.other, netip.AddrPort{}, sock.Options{}, "15006")
+		delivery, application := dial(n.pod, netip.AddrPortFrom(n.otherIP, 0), sock.Options{Mark: mesh.Mark, Transparent: true}, "application")
+		must(t, redirect.Relax(n.pod))
+		dial(n.other, netip.AddrPort{}, sock.Options{}, "application")
+		for _, pair := range [][2]*net.TCPConn{{client, proxy}, {proxy, client}, {delivery, application}, {application, delivery}} {
+			_, err := pair[0].Write([]byte("x"))
+			must(t, err)
+			must(t, pair[1].SetReadDeadline(time.Now().Add(5*time.Second)))
+			if _, err := pair[1].Read(make([]byte, 1)); err != nil {
+				t.Errorf("a connection from before does not go on: %v", err)
+			}
+		}
+	})
+}
+
 // CN-15.
 func TestDifferencesFindTamperingAndApplyRepairsIt(t *testing.T) {
 	n := newNetwork(t, false, capture.Pod{})
