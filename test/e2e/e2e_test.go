@@ -26,9 +26,14 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// TestMesh runs the scripts of mesh/ on one cluster of three nodes with a mesh. Each script has namespaces of its own.
-func TestMesh(t *testing.T) {
+func TestScripts(t *testing.T) {
 	bin := binaries(t)
+	t.Run("mesh", func(t *testing.T) { onOneMesh(t, bin) })
+	t.Run("cluster", func(t *testing.T) { onOwnClusters(t, bin) })
+}
+
+// onOneMesh runs the scripts of mesh/ on one cluster of three nodes with a mesh. Each script has namespaces of its own.
+func onOneMesh(t *testing.T, bin string) {
 	state := filepath.Join(shortDir(t), "c")
 	ambit := filepath.Join(bin, "ambit")
 	t.Cleanup(func() { run(t, ambit, "local", "--state", state, "down") })
@@ -50,9 +55,8 @@ func TestMesh(t *testing.T) {
 	}
 }
 
-// TestCluster runs the scripts of cluster/. Each starts and ends clusters of its own.
-func TestCluster(t *testing.T) {
-	bin := binaries(t)
+// onOwnClusters runs the scripts of cluster/. Each starts and ends clusters of its own.
+func onOwnClusters(t *testing.T, bin string) {
 	testscript.Run(t, params("cluster", bin, func(e *testscript.Env) error {
 		dir, err := os.MkdirTemp("", "ambit-e2e-")
 		if err != nil {
