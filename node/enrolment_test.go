@@ -52,6 +52,30 @@ func TestRunningPodJoinsAndLeaves(t *testing.T) {
 	}
 }
 
+// No connection of a running pod is refused while it joins.
+func TestProxyListensBeforeTheRulesAreThere(t *testing.T) {
+	w := newWorld(t)
+	w.namespace("default", false)
+	p := w.pod("web", "u1", "10.0.0.1")
+	w.api.Put(p.running())
+	w.start()
+	early := make(chan bool, 10)
+	z := fakeztunnel.Connect(t, w.conf.ZDSSocket, func(told string) (string, bool) {
+		if told == p.added() {
+			names, err := nft.Names(p.ns)
+			early <- err == nil && len(names) == 0
+		}
+		return "", true
+	})
+	z.Expect(t, "snapshot")
+	w.namespace("default", true)
+	z.Expect(t, p.added())
+	p.annotated(mesh.RedirectionEnabled)
+	if !<-early {
+		t.Error("the rules were there before the proxy")
+	}
+}
+
 func TestPodThatComesBackWhileItLeavesStays(t *testing.T) {
 	w := newWorld(t)
 	p := w.pod("web", "u1", "10.0.0.1")
