@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/ambit-mesh/ambit/authz"
 	"github.com/ambit-mesh/ambit/identity/certs"
 	"github.com/ambit-mesh/ambit/telemetry"
 	"github.com/ambit-mesh/ambit/ztunnel/internal/proxy"
@@ -83,6 +84,8 @@ type DumpPolicy struct {
 	Action    string `json:"action"`
 	DryRun    bool   `json:"dryRun,omitempty"`
 	Problem   string `json:"problem,omitempty"`
+
+	Rules [][][]authz.Match `json:"rules"`
 }
 
 // DumpCertificates are the certificates of an identity.
@@ -146,7 +149,7 @@ func (z *Ztunnel) Dump(version string) Dump {
 		if p.Action.String() == "ALLOW" {
 			action = "Allow"
 		}
-		d.Policies = append(d.Policies, DumpPolicy{p.Name, p.Namespace, p.Scope.String(), action, p.DryRun, p.Problem})
+		d.Policies = append(d.Policies, DumpPolicy{p.Name, p.Namespace, p.Scope.String(), action, p.DryRun, p.Problem, p.Rules()})
 	}
 	for _, e := range z.certs.Entries() {
 		d.Certificates = append(d.Certificates, dumpEntry(e))
