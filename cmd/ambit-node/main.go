@@ -17,6 +17,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/ambit-mesh/ambit/linux/memory"
 	"github.com/ambit-mesh/ambit/mesh"
 	"github.com/ambit-mesh/ambit/node"
 )
@@ -74,7 +75,7 @@ func run(ctx context.Context, log *slog.Logger, args []string) error {
 			return fmt.Errorf("listen for metrics: %w", err)
 		}
 	}
-	limitMemory()
+	limitMemory(log)
 	n, err := node.New(c)
 	if err != nil {
 		return err
@@ -86,11 +87,15 @@ func run(ctx context.Context, log *slog.Logger, args []string) error {
 }
 
 // limitMemory trades a little of the collector's time for a small heap: an agent is on every node, and idle.
-func limitMemory() {
+func limitMemory(log *slog.Logger) {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(25) // of a heap of 1 to 2 MiB; a collection takes a millisecond
 	}
-	time.AfterFunc(settled, debug.FreeOSMemory)
+	time.AfterFunc(settled, func() {
+		if err := memory.Free(); err != nil {
+			log.Warn("memory of the start not given back", "error", err)
+		}
+	})
 }
 
 // settled is when what starting up took is no longer needed: the lists of pods and namespaces, the plugin's bytes.

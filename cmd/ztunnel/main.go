@@ -17,6 +17,7 @@ import (
 	"github.com/ambit-mesh/ambit/admin"
 	"github.com/ambit-mesh/ambit/identity/certs"
 	"github.com/ambit-mesh/ambit/lifecycle"
+	"github.com/ambit-mesh/ambit/linux/memory"
 	"github.com/ambit-mesh/ambit/telemetry"
 	"github.com/ambit-mesh/ambit/xds/client"
 	"github.com/ambit-mesh/ambit/ztunnel"
@@ -46,16 +47,20 @@ func run(ctx context.Context, args []string) error {
 		return fmt.Errorf("RUST_LOG: %w", err)
 	}
 	handler := telemetry.NewHandler(os.Stdout, c.format, levels)
-	limitMemory(os.Getenv)
+	limitMemory(os.Getenv, slog.New(handler))
 	return serve(ctx, c, handler, levels)
 }
 
 // limitMemory trades a little of the collector's time for a small heap: a node proxy is on every node.
-func limitMemory(getenv func(string) string) {
+func limitMemory(getenv func(string) string, log *slog.Logger) {
 	if getenv("GOGC") == "" {
 		debug.SetGCPercent(50)
 	}
-	time.AfterFunc(settled, debug.FreeOSMemory)
+	time.AfterFunc(settled, func() {
+		if err := memory.Free(); err != nil {
+			log.Warn("memory of the start not given back", "error", err)
+		}
+	})
 }
 
 // settled is when what starting up took is no longer needed: parsed certificates, the first state of the mesh.
