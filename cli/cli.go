@@ -85,7 +85,7 @@ func newRoot(env Env) *cobra.Command {
 	root.SetIn(env.In)
 	root.SetOut(env.Out)
 	root.SetErr(env.Err)
-	root.AddCommand(newVersion(env), newValidate(env), newLocal(env), newDemo(env), newZtunnelConfig(env), newProxyStatus(env), newExplain(env))
+	root.AddCommand(newVersion(env), newValidate(env), newLocal(env), newDemo(env), newZtunnelConfig(env), newProxyStatus(env), newExplain(env), newAnalyze(env))
 	return root
 }
 
