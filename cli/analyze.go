@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -31,9 +32,15 @@ func newAnalyze(env Env) *cobra.Command {
 					}
 				}
 			}
-			texts, err := sources(env, args, recursive)
-			if err != nil {
-				return err
+			if offline && len(args) == 0 {
+				return errors.New("name files to analyze, or leave --use-kube=false out to look at the mesh that runs")
+			}
+			var texts []source
+			if len(args) > 0 {
+				var err error
+				if texts, err = sources(env, args, recursive); err != nil {
+					return err
+				}
 			}
 			for _, s := range texts {
 				found, err := kinds.Decode(s.name, s.text)

@@ -90,7 +90,11 @@ func (a *analysis) judge(o kinds.Object) {
 	case *networkingv1.VirtualService:
 		a.virtualService(x)
 	case *networkingv1.Gateway:
-		a.selects(o, x.Spec.GetSelector(), "")
+		s := x.Spec.GetSelector()
+		standard := len(s) == 1 && s["istio"] == "ingressgateway" // every mesh has one; files of an application do not
+		if len(s) > 0 && !standard && !a.anyPod(s, "") {
+			a.add(o, "Error", "IST0101", "Referenced selector not found: %q", text(s))
+		}
 	case *securityv1.AuthorizationPolicy:
 		a.selects(o, x.Spec.GetSelector().GetMatchLabels(), x.Namespace)
 	case *securityv1.PeerAuthentication:
@@ -98,17 +102,21 @@ func (a *analysis) judge(o kinds.Object) {
 	}
 }
 
-// selects wants pods behind a selector; in namespace, or in any if that is "".
+// selects wants pods behind a selector: in namespace, or anywhere if that is the root's.
 func (a *analysis) selects(o kinds.Object, selector map[string]string, namespace string) {
-	if len(selector) == 0 {
-		return
+	if namespace == mesh.SystemNamespace {
+		namespace = ""
 	}
-	for _, p := range a.pods {
-		if (namespace == "" || namespace == mesh.SystemNamespace || p.namespace == namespace) && within(selector, p.labels) {
-			return
-		}
+	if len(selector) > 0 && !a.anyPod(selector, namespace) {
+		a.add(o, "Warning", "IST0127", "No matching workloads for this resource with the following labels: %s", text(selector))
 	}
-	a.add(o, "Warning", "IST0127", "No matching workloads for this resource with the following labels: %s", text(selector))
+}
+
+// anyPod tells whether a selector has pods in a namespace, or anywhere if that is "".
+func (a *analysis) anyPod(selector map[string]string, namespace string) bool {
+	return slices.ContainsFunc(a.pods, func(p labelled) bool {
+		return (namespace == "" || p.namespace == namespace) && within(selector, p.labels)
+	})
 }
 
 // ports wants each port of a service of applications to say its protocol.

@@ -58,6 +58,7 @@ func TestEachMistakeIsNamed(t *testing.T) {
 	for _, c := range []struct{ from, to, want string }{
 		{"host: web}", "host: wbe}", "Error [IST0101] (VirtualService a/vs) Referenced host not found: \"wbe\"\n"},
 		{"gateways: [gw]", "gateways: [b/gw]", "Error [IST0101] (VirtualService a/vs) Referenced gateway not found: \"b/gw\"\n"},
+		{"{selector: {istio: ingressgateway},", "{selector: {istio: other},", "Error [IST0101] (Gateway a/gw) Referenced selector not found: \"istio=other\"\n"},
 		{"[shop.example.com]", "[shop.example.org]", "Warning [IST0132] (VirtualService a/vs) one or more host [shop.example.org] defined in VirtualService a/vs not found in Gateway a/gw.\n"},
 		{"{matchLabels: {app: web}}", "{matchLabels: {app: wbe}}", "Warning [IST0127] (AuthorizationPolicy a/p) No matching workloads for this resource with the following labels: app=wbe\n"},
 		{"{name: http, port: 80}", "{name: web, port: 80}", "Info [IST0118] (Service a/web) Port name web (port: 80, targetPort: 0) doesn't follow the naming convention of Istio port.\n"},
