@@ -16,7 +16,6 @@ type config struct {
 	role                          string // router: an ingress or egress gateway
 	node, pod, namespace, account string
 	ip                            string
-	labels                        map[string]string
 	trustDomain, clusterID        string
 	xds, ca, serverName           string
 	token, root                   string

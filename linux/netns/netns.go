@@ -42,7 +42,7 @@ func FromFile(f *os.File) (*Namespace, error) {
 	if err := isNetNS(f); err != nil {
 		return nil, err
 	}
-	return &Namespace{file: f, id: ID{Dev: uint64(st.Dev), Inode: st.Ino}}, nil
+	return &Namespace{file: f, id: ID{Dev: st.Dev, Inode: st.Ino}}, nil
 }
 
 // isNetNS refuses descriptors of anything else, so that a foreign descriptor cannot reach setns or be kept open.

@@ -32,9 +32,9 @@ func (w *Walk) served(ctx context.Context, app string) (int, error) {
 	return n, nil
 }
 
-// refused tells curl's exit statuses of a connection that the other end cut: no answer, reset, or reset so soon that it
-// looks as if there had been none.
-func refused(code int) bool { return code == 52 || code == 56 || code == 7 }
+// refused tells curl's exit statuses of a connection that the other end cut. When the reset is seen depends on what curl
+// was at: connecting (7), sending (55), receiving (56), or waiting for an answer (52).
+func refused(code int) bool { return code == 7 || code == 52 || code == 55 || code == 56 }
 
 // refusedWithin waits until a pod's request is refused on the connection, and tells how long that took.
 func (w *Walk) refusedWithin(ctx context.Context, limit time.Duration, namespace, from, url string) (time.Duration, error) {

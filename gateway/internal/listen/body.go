@@ -219,10 +219,3 @@ func (b *body) Close() error {
 	}
 	return nil
 }
-
-// received is how many bytes of content were read.
-func (b *body) received() int64 {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.read
-}

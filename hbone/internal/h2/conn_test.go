@@ -321,7 +321,7 @@ func TestLargeHeadersAreCutToThePeersFrames(t *testing.T) {
 	if len(ev) != 1 || ev[0].Head.Fields[0].Value != long {
 		t.Errorf("events %+v", ev)
 	}
-	c, s = settled(t)
+	c, _ = settled(t)
 	if _, err := c.Open("10.0.0.9:80", []Field{{"long", long + long}}); err == nil {
 		t.Error("sent headers that the peer does not take")
 	}
