@@ -270,6 +270,12 @@ spec:
 		if !up["node-2"] || !up["node-3"] {
 			t.Errorf("during the rollout ready only on %v", up)
 		}
+		s := get[*appsv1.DaemonSet](c, "default", "agent").Status
+		for _, p := range c.pods() {
+			if s.UpdatedNumberScheduled == 3 && s.NumberReady == 3 && !ready(p) {
+				t.Errorf("it counts as rolled out while %s is not ready", p.Name)
+			}
+		}
 	})
 	if s := get[*appsv1.DaemonSet](c, "default", "agent").Status; s.DesiredNumberScheduled != 3 || s.NumberReady != 3 || s.UpdatedNumberScheduled != 3 {
 		t.Errorf("with toleration: %+v", s)

@@ -80,7 +80,8 @@ func count(s *appsv1.DaemonSetStatus, at *onNodes) {
 	if len(all) > 0 {
 		s.CurrentNumberScheduled++
 	}
-	if len(at.now) > 0 {
+	// A node counts as updated once its old pod is gone, as on Kubernetes: then what is ready is the new one.
+	if len(at.now) > 0 && len(at.old) == 0 {
 		s.UpdatedNumberScheduled++
 	}
 	if slices.ContainsFunc(all, ready) {
