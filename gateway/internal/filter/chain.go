@@ -17,6 +17,7 @@ type Exchange struct {
 	Peer        identity.ID // what the client proved; zero for a client that proved nothing
 	Route       table.Route
 	Destination *l7.Destination // chosen among the rule's; nil for a rule that forwards nothing
+	Backend     *l7.Backend     // the destination's, of the same table as Route; nil if that has none
 	Host        string          // canonical host that the client asked for
 	Authority   string          // the same as the client wrote it
 	Record      *access.Record

@@ -93,7 +93,8 @@ func (p *Relay) answer(w http.ResponseWriter, r *http.Request, info *listen.Info
 	p.Edge.stamp(r.Header, scheme, info)
 	rec.RequestID, rec.ForwardedFor = r.Header.Get("X-Request-Id"), r.Header.Get("X-Forwarded-For")
 
-	port := listen.PortOf(p.Table(), info.Port)
+	t := p.Table()
+	port := listen.PortOf(t, info.Port)
 	if port == nil {
 		return nil, notFound("the listener is gone")
 	}
@@ -131,6 +132,7 @@ func (p *Relay) answer(w http.ResponseWriter, r *http.Request, info *listen.Info
 		if x.Destination = f.Pick(rand.Uint32()); x.Destination == nil {
 			return nil, &filter.Failure{Status: http.StatusServiceUnavailable, Flags: []string{access.NoCluster}, Details: "cluster_not_found"}
 		}
+		x.Backend = t.Backends[x.Destination.GetBackend()]
 	}
 	if upgrade && route.Rule.Forward != nil {
 		return p.upgrade(w, x)

@@ -31,7 +31,6 @@ type Upstreams struct {
 
 	mu       sync.RWMutex        // guards below
 	clusters map[string]*cluster // values immutable
-	before   map[string]*cluster // of the table before, for requests that are matched by it still
 	lanes    map[Target]*lane
 }
 
@@ -53,12 +52,7 @@ func (u *Upstreams) Update(t *table.Table) {
 			}
 			continue
 		}
-		c := &cluster{Backend: b}
-		for _, e := range b.GetEndpoints() {
-			target, ok := targetOf(b, e)
-			if !ok || e.GetHealth() != l7.Health_HEALTHY {
-				continue
-			}
+		clusters[name] = newCluster(b, func(target Target) *lane {
 			l := lanes[target]
 			if l == nil {
 				if l = u.lanes[target]; l == nil {
@@ -66,10 +60,8 @@ func (u *Upstreams) Update(t *table.Table) {
 				}
 				lanes[target] = l
 			}
-			c.endpoints = append(c.endpoints, endpoint{e, l})
-			c.total += uint64(weight(e))
-		}
-		clusters[name] = c
+			return l
+		})
 	}
 	var gone []*lane
 	for target, l := range u.lanes {
@@ -77,7 +69,7 @@ func (u *Upstreams) Update(t *table.Table) {
 			gone = append(gone, l)
 		}
 	}
-	u.clusters, u.before, u.lanes = clusters, u.clusters, lanes
+	u.clusters, u.lanes = clusters, lanes
 	u.mu.Unlock()
 	for _, l := range gone {
 		l.retire()
@@ -87,13 +79,33 @@ func (u *Upstreams) Update(t *table.Table) {
 // Close retires every lane.
 func (u *Upstreams) Close() { u.Update(&table.Table{}) }
 
-func (u *Upstreams) cluster(name string) *cluster {
+func newCluster(b *l7.Backend, laneTo func(Target) *lane) *cluster {
+	c := &cluster{Backend: b}
+	for _, e := range b.GetEndpoints() {
+		target, ok := targetOf(b, e)
+		if !ok || e.GetHealth() != l7.Health_HEALTHY {
+			continue
+		}
+		c.endpoints = append(c.endpoints, endpoint{e, laneTo(target)})
+		c.total += uint64(weight(e))
+	}
+	return c
+}
+
+// cluster is the one in force under a name. A request that was matched by a table of before, and whose backend is gone
+// since, is served by that backend as it was, over connections that nobody else uses.
+func (u *Upstreams) cluster(name string, matched *l7.Backend) *cluster {
 	u.mu.RLock()
-	defer u.mu.RUnlock()
-	if c := u.clusters[name]; c != nil {
+	c := u.clusters[name]
+	u.mu.RUnlock()
+	if c != nil || matched == nil {
 		return c
 	}
-	return u.before[name]
+	return newCluster(matched, func(t Target) *lane {
+		l := newLane(t, u.dial)
+		l.retire()
+		return l
+	})
 }
 
 // targetOf says how to reach an endpoint. A tunnel to nobody in particular is no way: an endpoint without a readable

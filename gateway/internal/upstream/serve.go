@@ -22,7 +22,7 @@ import (
 // Serve sends the exchange to an endpoint of its destination. A failure to connect is tried again elsewhere, because
 // nothing was sent; other failures only if the rule asks for it and the request has no body that is already spent.
 func (u *Upstreams) Serve(x *filter.Exchange) (*http.Response, error) {
-	c := u.cluster(x.Destination.GetBackend())
+	c := u.cluster(x.Destination.GetBackend(), x.Backend)
 	if c == nil {
 		return nil, &filter.Failure{Status: http.StatusServiceUnavailable, Flags: []string{access.NoCluster}, Details: "cluster_not_found"}
 	}
@@ -60,7 +60,7 @@ func (u *Upstreams) Serve(x *filter.Exchange) (*http.Response, error) {
 			return nil, failure(x.Request.Context(), err, attempt)
 		}
 		// The cluster may have changed meanwhile: an endpoint that went away is not tried again.
-		if now := u.cluster(x.Destination.GetBackend()); now != nil {
+		if now := u.cluster(x.Destination.GetBackend(), nil); now != nil {
 			c = now
 		}
 	}
