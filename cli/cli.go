@@ -8,6 +8,8 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -33,7 +35,7 @@ func Run(ctx context.Context, env Env, args []string) int {
 	case errors.As(err, &exit):
 		return int(exit)
 	case interrupted(ctx, err):
-		return 130 // as shells say of a program that Ctrl-C ended
+		return interruptedBy(ctx)
 	}
 	for _, err := range each(err) {
 		var refused *client.StatusError
@@ -54,6 +56,14 @@ func interrupted(ctx context.Context, err error) bool {
 	return !slices.ContainsFunc(each(err), func(err error) bool {
 		return !errors.Is(err, context.Canceled) && !errors.Is(err, context.Cause(ctx))
 	})
+}
+
+// interruptedBy is the exit status that shells give a program that a signal ended: 130 for Ctrl-C, 143 for SIGTERM.
+func interruptedBy(ctx context.Context) int {
+	if cause := context.Cause(ctx); cause != nil && strings.HasPrefix(cause.Error(), syscall.SIGTERM.String()) {
+		return 128 + int(syscall.SIGTERM)
+	}
+	return 128 + int(syscall.SIGINT)
 }
 
 // each gives the errors that were joined, as they are told one a line.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -42,11 +43,17 @@ func runDemo(ctx context.Context, env Env, keep bool, port int) (err error) {
 	if err != nil {
 		return err
 	}
-	dir, err := os.MkdirTemp("", "ambit-demo-")
+	dir, remove, err := ownDir("ambit-demo-")
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	defer func() {
+		err = errors.Join(err, remove())
+		if ctx.Err() != nil && onlyInterrupted(ctx, err) {
+			fmt.Fprintln(env.Err, "Interrupted; nothing of it is left on this machine.")
+			err = context.Cause(ctx)
+		}
+	}()
 	state := filepath.Join(dir, "cluster")
 	api := client.New(state)
 	w := demo.New(demo.Config{Out: env.Out, Color: colored(env.Out), API: api, Exec: podExec(api, dir)})
@@ -76,6 +83,13 @@ func runDemo(ctx context.Context, env Env, keep bool, port int) (err error) {
 		fmt.Fprintln(env.Out, "Nothing of it is left on this machine. To work with such a mesh:  ambit local up")
 	}
 	return err
+}
+
+// onlyInterrupted tells whether nothing went wrong but that the person ended the demo.
+func onlyInterrupted(ctx context.Context, err error) bool {
+	return !slices.ContainsFunc(each(err), func(err error) bool {
+		return !errors.Is(err, demo.ErrInterrupted) && !errors.Is(err, context.Canceled) && !errors.Is(err, context.Cause(ctx))
+	})
 }
 
 // clusterLog is the end of the cluster's own log, for a run that failed.

@@ -1,15 +1,16 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
-	"net/url"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/ambit-mesh/ambit/cli/internal/table"
 	"github.com/ambit-mesh/ambit/cli/internal/zdump"
@@ -20,17 +21,19 @@ type part struct {
 	name, short, key string
 	alias            []string
 	table            func(*zdump.Dump, zdump.Filter) zdump.Table
+	// own says that each ztunnel's list is its own; the others are the same everywhere.
+	own bool
 }
 
 func parts() []part {
 	return []part{
-		{"workload", "Show the workloads that ztunnel knows", "workloads", []string{"workloads", "w"}, (*zdump.Dump).WorkloadTable},
-		{"service", "Show the services that ztunnel knows", "services", []string{"services", "s", "svc"}, (*zdump.Dump).ServiceTable},
-		{"policy", "Show the policies that ztunnel knows", "policies", []string{"policies", "p", "pol"}, (*zdump.Dump).PolicyTable},
+		{"workload", "Show the workloads that ztunnel knows", "workloads", []string{"workloads", "w"}, (*zdump.Dump).WorkloadTable, false},
+		{"service", "Show the services that ztunnel knows", "services", []string{"services", "s", "svc"}, (*zdump.Dump).ServiceTable, false},
+		{"policy", "Show the policies that ztunnel knows", "policies", []string{"policies", "p", "pol"}, (*zdump.Dump).PolicyTable, false},
 		{"certificate", "Show the certificates that ztunnel holds for its pods", "certificates", []string{"certificates", "certs", "cert"}, func(d *zdump.Dump, f zdump.Filter) zdump.Table {
 			return d.CertificateTable(f, time.Now())
-		}},
-		{"connections", "Show the connections that the pods have open", "workloadState", []string{"connection", "cons"}, (*zdump.Dump).ConnectionTable},
+		}, true},
+		{"connections", "Show the connections that the pods have open", "workloadState", []string{"connection", "cons"}, (*zdump.Dump).ConnectionTable, true},
 	}
 }
 
@@ -43,26 +46,34 @@ type zcFlags struct {
 func newZtunnelConfig(env Env) *cobra.Command {
 	l := newLook(env)
 	var f zcFlags
-	c := &cobra.Command{
+	c := group(&cobra.Command{
 		Use: "ztunnel-config", Aliases: []string{"zc"}, Short: "Show what a ztunnel knows and does",
-		Long: "Show the state of a running ztunnel: the first one, or that of --node or of a pod's name, or a /config_dump in a file.",
+		Long: "Show the state of a running ztunnel, or of a /config_dump in a file, ours or Istio's.\n\n" +
+			"POD names a ztunnel, or any pod: then it is the ztunnel of that pod's node, and workload and connections show that pod\n" +
+			"only. Without POD or --node, certificate and connections show those of all ztunnels, and the rest, which is the same in\n" +
+			"all of them, that of the first.",
 		Example: "  ambit ztunnel-config workload --workload-namespace default\n  ambit zc service --node node-2 -o yaml\n" +
-			"  ambit zc connections --direction inbound",
-	}
+			"  ambit zc connections --direction inbound\n  ambit zc connections productpage-v1-74bc.default\n" +
+			"  kubectl exec -n istio-system ztunnel-x -- curl -s localhost:15000/config_dump | ambit zc all -f -",
+	})
 	l.flags(c)
 	c.PersistentFlags().StringVar(&f.node, "node", "", "the ztunnel of this node")
 	for _, p := range parts() {
 		sub := &cobra.Command{
-			Use: p.name + " [ZTUNNEL]", Aliases: p.alias, Short: p.short, Args: cobra.MaximumNArgs(1),
+			Use: p.name + " [POD[.NAMESPACE]]", Aliases: p.alias, Short: p.short, Args: cobra.MaximumNArgs(1),
 			RunE: func(c *cobra.Command, args []string) error {
-				d, err := l.readDump(c.Context(), f, args)
+				d, err := l.readDump(c.Context(), &f, args, p.own)
 				if err != nil {
 					return err
 				}
-				if f.output != "" {
+				if !tabular(f.output) {
 					return encode(env.Out, f.output, d.Only(p.key, f.Filter))
 				}
-				return table.Align(env.Out, p.table(d, f.Filter))
+				t := p.table(d, f.Filter)
+				if len(t) == 1 && f.Filter != (zdump.Filter{Raw: f.Raw}) {
+					fmt.Fprintf(env.Err, "No %s passes the filter; without it there are %d.\n", p.name, len(p.table(d, zdump.Filter{}))-1)
+				}
+				return table.Align(env.Out, t)
 			},
 		}
 		f.add(sub, p.name)
@@ -72,9 +83,12 @@ func newZtunnelConfig(env Env) *cobra.Command {
 	return c
 }
 
+// tabular tells whether an output is the table: istioctl calls it short.
+func tabular(output string) bool { return output == "" || output == "short" || output == "table" }
+
 func (f *zcFlags) add(c *cobra.Command, name string) {
-	c.Flags().StringVarP(&f.output, "output", "o", "", "json or yaml")
-	c.Flags().StringVarP(&f.file, "file", "f", "", "a /config_dump instead of a running ztunnel")
+	c.Flags().StringVarP(&f.output, "output", "o", "short", "short (the table), json or yaml")
+	c.Flags().StringVarP(&f.file, "file", "f", "", "a /config_dump instead of a running ztunnel; - is standard input")
 	ns := name + "-namespace"
 	if name == "connections" || name == "certificate" || name == "all" {
 		ns = "workload-namespace"
@@ -92,52 +106,113 @@ func (f *zcFlags) add(c *cobra.Command, name string) {
 	}
 }
 
-// readDump reads the dump that the options and the pod's name mean.
-func (l *look) readDump(ctx context.Context, f zcFlags, args []string) (*zdump.Dump, error) {
-	switch f.Direction {
-	case "", "inbound", "outbound":
-	default:
-		return nil, fmt.Errorf("--direction %q: want inbound or outbound", f.Direction)
+// check refuses options that make no sense, before anybody is asked.
+func (f *zcFlags) check(args []string) error {
+	switch {
+	case !slices.Contains([]string{"", "inbound", "outbound"}, f.Direction):
+		return fmt.Errorf("--direction %q: want inbound or outbound", f.Direction)
+	case !tabular(f.output) && f.output != "json" && f.output != "yaml":
+		return fmt.Errorf("unknown output %q: want short, json or yaml", f.output)
+	case f.file != "" && (f.node != "" || len(args) > 0):
+		return errors.New("--file is a dump by itself: leave --node and the pod out")
+	case f.node != "" && len(args) > 0:
+		return errors.New("name a pod or give --node, not both")
 	}
-	if f.file == "-" {
-		b, err := readAll(l.env.In, "standard input")
-		if err != nil {
-			return nil, err
-		}
-		return zdump.Parse(b)
+	return nil
+}
+
+// readDump reads the dump that the options and the pod's name mean; all says that without either it is everybody's.
+func (l *look) readDump(ctx context.Context, f *zcFlags, args []string, all bool) (*zdump.Dump, error) {
+	if err := f.check(args); err != nil {
+		return nil, err
 	}
 	if f.file != "" {
-		b, err := readFile(f.file)
-		if err != nil {
-			return nil, err
-		}
-		d, err := zdump.Parse(b)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", f.file, err)
-		}
-		return d, nil
+		return dumpOf(l.env, f.file)
 	}
-	pods, err := l.ztunnels(ctx, f.node, strings.Join(args, ""))
+	pods, err := l.ztunnelsFor(ctx, f, args)
 	if err != nil {
 		return nil, err
 	}
-	return l.dump(ctx, pods[0])
+	if !all {
+		pods = pods[:1]
+	}
+	var d *zdump.Dump
+	for _, p := range pods {
+		one, err := l.dump(ctx, p)
+		switch {
+		case err != nil:
+			return nil, err
+		case d == nil:
+			d = one
+		default:
+			if err := d.Join(one); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return d, nil
+}
+
+// dumpOf reads a dump of a file.
+func dumpOf(env Env, file string) (*zdump.Dump, error) {
+	b, err := []byte(nil), error(nil)
+	if file == "-" {
+		b, err = readAll(env.In, "standard input")
+	} else {
+		b, err = readFile(file)
+	}
+	if err != nil {
+		return nil, err
+	}
+	d, err := zdump.Parse(b)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return d, nil
+}
+
+// ztunnelsFor finds the ztunnels that --node or a pod's name means, or all. A pod that is none itself becomes the filter.
+func (l *look) ztunnelsFor(ctx context.Context, f *zcFlags, args []string) ([]*corev1.Pod, error) {
+	if len(args) == 0 {
+		return l.ztunnels(ctx, f.node, "")
+	}
+	name := strings.TrimPrefix(strings.TrimPrefix(args[0], "pods/"), "pod/")
+	found, err := l.ztunnels(ctx, "", name)
+	if err == nil || strings.HasPrefix(name, "ztunnel-") {
+		return found, err
+	}
+	if l.namespace == "" {
+		l.namespace = "default"
+	}
+	pod, perr := l.onePod(ctx, name)
+	if perr != nil {
+		return nil, errors.Join(perr, err)
+	}
+	if pod.Spec.NodeName == "" {
+		return nil, fmt.Errorf("pod %s.%s is on no node yet, so no ztunnel knows it", pod.Name, pod.Namespace)
+	}
+	f.Name, f.Namespace = pod.Name, cmp.Or(f.Namespace, pod.Namespace)
+	return l.ztunnels(ctx, pod.Spec.NodeName, "")
 }
 
 func newZtunnelAll(l *look, f *zcFlags) *cobra.Command {
+	headers := false
 	c := &cobra.Command{
-		Use: "all [ZTUNNEL]", Short: "Show all that a ztunnel knows", Args: cobra.MaximumNArgs(1),
+		Use: "all [POD[.NAMESPACE]]", Short: "Show all that a ztunnel knows", Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			d, err := l.readDump(c.Context(), *f, args)
+			d, err := l.readDump(c.Context(), f, args, false)
 			if err != nil {
 				return err
 			}
-			if f.output != "" {
+			if !tabular(f.output) {
 				return encode(l.env.Out, f.output, d.Raw)
 			}
 			for i, p := range parts() {
 				if i > 0 {
 					fmt.Fprintln(l.env.Out)
+				}
+				if headers {
+					fmt.Fprintf(l.env.Out, "%s:\n", strings.ToUpper(p.name))
 				}
 				if err := table.Align(l.env.Out, p.table(d, f.Filter)); err != nil {
 					return err
@@ -147,42 +222,6 @@ func newZtunnelAll(l *look, f *zcFlags) *cobra.Command {
 		},
 	}
 	f.add(c, "all")
-	return c
-}
-
-func newZtunnelLog(l *look, f *zcFlags) *cobra.Command {
-	var level string
-	var reset bool
-	c := &cobra.Command{
-		Use: "log [ZTUNNEL]", Short: "Show or change what the ztunnels log", Args: cobra.MaximumNArgs(1),
-		Long:    "Show or change the log filter of every ztunnel, or of that of --node or of a pod's name, until it restarts.",
-		Example: "  ambit zc log --level debug\n  ambit zc log --level info,access=debug --node node-2\n  ambit zc log --reset",
-		RunE: func(c *cobra.Command, args []string) error {
-			if reset && level != "" {
-				return errors.New("give --level or --reset, not both")
-			}
-			pods, err := l.ztunnels(c.Context(), f.node, strings.Join(args, ""))
-			if err != nil {
-				return err
-			}
-			q := url.Values{}
-			if level != "" {
-				q.Set("level", level)
-			}
-			if reset {
-				q.Set("reset", "")
-			}
-			for _, p := range pods {
-				b, err := l.mesh().Pod(c.Context(), http.MethodPost, p.Namespace, p.Name, l.adminPort, "/logging?"+q.Encode())
-				if err != nil {
-					return fmt.Errorf("log filter of %s: %w", p.Name, err)
-				}
-				fmt.Fprintf(l.env.Out, "%s.%s:\n%s\n", p.Name, p.Namespace, strings.TrimSpace(string(b)))
-			}
-			return nil
-		},
-	}
-	c.Flags().StringVar(&level, "level", "", "a level (trace, debug, info, warn, error, off) or a filter such as info,access=debug")
-	c.Flags().BoolVarP(&reset, "reset", "r", false, "go back to the filter that it started with")
+	c.Flags().BoolVar(&headers, "with-headers", false, "name each table")
 	return c
 }

@@ -41,7 +41,7 @@ func onOneMesh(t *testing.T, bin string) {
 	_, url, _ := strings.Cut(up, "The ingress gateway is at ")
 	url, _, _ = strings.Cut(url, " ")
 	t.Run("scripts", func(t *testing.T) {
-		testscript.Run(t, params("mesh", bin, func(e *testscript.Env) error {
+		testscript.Run(t, params(t, "mesh", bin, func(e *testscript.Env) error {
 			e.Setenv("STATE", state)
 			e.Setenv("INGRESS", url)
 			return nil
@@ -57,7 +57,7 @@ func onOneMesh(t *testing.T, bin string) {
 
 // onOwnClusters runs the scripts of cluster/. Each starts and ends clusters of its own.
 func onOwnClusters(t *testing.T, bin string) {
-	testscript.Run(t, params("cluster", bin, func(e *testscript.Env) error {
+	testscript.Run(t, params(t, "cluster", bin, func(e *testscript.Env) error {
 		dir, err := os.MkdirTemp("", "ambit-e2e-")
 		if err != nil {
 			return err
@@ -83,9 +83,9 @@ func onOwnClusters(t *testing.T, bin string) {
 	}))
 }
 
-func params(dir, bin string, setup func(*testscript.Env) error) testscript.Params {
+func params(t *testing.T, dir, bin string, setup func(*testscript.Env) error) testscript.Params {
 	return testscript.Params{
-		Dir: dir, Cmds: commands(new(sync.Map)), RequireUniqueNames: true,
+		Dir: dir, Cmds: commands(new(sync.Map)), RequireUniqueNames: true, WorkdirRoot: t.TempDir(),
 		Setup: func(e *testscript.Env) error {
 			samples, err := filepath.Abs("../../samples")
 			if err != nil {

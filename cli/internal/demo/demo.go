@@ -46,8 +46,8 @@ func New(c Config) *Walk {
 	return &Walk{Config: c, ui: newUI(c.Out, c.Color), web: &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}}
 }
 
-// errInterrupted is what a step ends with when its context does.
-var errInterrupted = errors.New("interrupted")
+// ErrInterrupted is what a step ends with when its context does.
+var ErrInterrupted = errors.New("interrupted")
 
 // Step runs one step, shows how it went, and remembers it. After a failed step it runs nothing more.
 func (w *Walk) Step(ctx context.Context, name string, f func(context.Context) error) error {
@@ -58,7 +58,7 @@ func (w *Walk) Step(ctx context.Context, name string, f func(context.Context) er
 	start := time.Now()
 	err := f(ctx)
 	if ctx.Err() != nil {
-		err = errInterrupted // whatever else went wrong went wrong because of that
+		err = ErrInterrupted // whatever else went wrong went wrong because of that
 	}
 	took := time.Since(start)
 	w.results = append(w.results, Result{name, err, took})

@@ -11,13 +11,28 @@ import (
 
 // Dump is what the tables need of /config_dump. Raw keeps all of each list for -o json and yaml.
 type Dump struct {
-	Workloads     []Workload     `json:"workloads"`
-	Services      []Service      `json:"services"`
-	Policies      []Policy       `json:"policies"`
-	Certificates  []Certificates `json:"certificates"`
-	WorkloadState map[string]Pod `json:"workloadState"`
+	Workloads     many[Workload]     `json:"workloads"`
+	Services      many[Service]      `json:"services"`
+	Policies      many[Policy]       `json:"policies"`
+	Certificates  many[Certificates] `json:"certificates"`
+	WorkloadState map[string]Pod     `json:"workloadState"`
 
 	Raw map[string]json.RawMessage `json:"-"`
+}
+
+// many is a list, or, as older ztunnels of Istio write it, a map whose keys say nothing more.
+type many[T any] []T
+
+// UnmarshalJSON reads both.
+func (m *many[T]) UnmarshalJSON(b []byte) error {
+	var byKey map[string]T
+	if json.Unmarshal(b, &byKey) != nil {
+		return json.Unmarshal(b, (*[]T)(m))
+	}
+	for _, key := range slices.Sorted(maps.Keys(byKey)) {
+		*m = append(*m, byKey[key])
+	}
+	return nil
 }
 
 // Workload of the mesh.
@@ -25,9 +40,11 @@ type Workload struct {
 	UID       string   `json:"uid"`
 	Name      string   `json:"name"`
 	Namespace string   `json:"namespace"`
+	Hostname  string   `json:"hostname"` // where there is no address yet
 	IPs       []string `json:"workloadIps"`
 	Node      string   `json:"node"`
 	Protocol  string   `json:"protocol"`
+	Status    string   `json:"status"`
 	Waypoint  *Gateway `json:"waypoint"`
 }
 
@@ -38,12 +55,17 @@ type Gateway struct {
 
 // Service of the mesh.
 type Service struct {
-	Name      string                     `json:"name"`
-	Namespace string                     `json:"namespace"`
-	Hostname  string                     `json:"hostname"`
-	VIPs      []string                   `json:"vips"`
-	Waypoint  *Gateway                   `json:"waypoint"`
-	Endpoints map[string]json.RawMessage `json:"endpoints"`
+	Name      string              `json:"name"`
+	Namespace string              `json:"namespace"`
+	Hostname  string              `json:"hostname"`
+	VIPs      []string            `json:"vips"`
+	Waypoint  *Gateway            `json:"waypoint"`
+	Endpoints map[string]Endpoint `json:"endpoints"`
+}
+
+// Endpoint of a service.
+type Endpoint struct {
+	WorkloadUID string `json:"workloadUid"`
 }
 
 // Policy of the mesh.
@@ -105,37 +127,75 @@ func Parse(b []byte) (*Dump, error) {
 	return d, nil
 }
 
-// Only is one list of the dump with all its fields, as far as the filter leaves it.
-func (d *Dump) Only(key string, f Filter) any {
+// Only is one list of the dump with all its fields, as far as the filter leaves it and in the order of the tables.
+func (d *Dump) Only(key string, f Filter) []json.RawMessage {
 	var list []json.RawMessage
-	if json.Unmarshal(d.Raw[key], &list) == nil {
-		return slices.DeleteFunc(append([]json.RawMessage{}, list...), func(raw json.RawMessage) bool { return !f.keeps(raw) })
+	if json.Unmarshal(d.Raw[key], &list) != nil {
+		var byUID map[string]json.RawMessage
+		if json.Unmarshal(d.Raw[key], &byUID) == nil {
+			list = slices.Collect(maps.Values(byUID))
+		}
 	}
-	var byName map[string]json.RawMessage
-	if json.Unmarshal(d.Raw[key], &byName) != nil {
-		return d.Raw[key]
+	list = slices.DeleteFunc(append([]json.RawMessage{}, list...), func(raw json.RawMessage) bool { return !f.keeps(raw) })
+	slices.SortStableFunc(list, func(a, b json.RawMessage) int { return strings.Compare(nameOf(a), nameOf(b)) })
+	return list
+}
+
+// common is what entries of every list may have.
+type common struct {
+	UID         string   `json:"uid"`
+	Name        string   `json:"name"`
+	Namespace   string   `json:"namespace"`
+	Node        string   `json:"node"`
+	Identity    string   `json:"identity"`
+	WorkloadIPs []string `json:"workloadIps"`
+	VIPs        []string `json:"vips"`
+	Info        struct {
+		Name      string `json:"name"`
+		Namespace string `json:"namespace"`
+	} `json:"info"`
+}
+
+func nameOf(raw json.RawMessage) string {
+	var x common
+	if json.Unmarshal(raw, &x) != nil {
+		return ""
 	}
-	maps.DeleteFunc(byName, func(_ string, raw json.RawMessage) bool { return !f.keeps(raw) })
-	return byName
+	return strings.Join([]string{x.Namespace + x.Info.Namespace, x.Name + x.Info.Name, x.Identity, x.UID}, "\x00")
 }
 
 // keeps tells whether a workload, service, policy, certificate or pod passes the filter.
 func (f Filter) keeps(raw json.RawMessage) bool {
-	var x struct {
-		Namespace   string   `json:"namespace"`
-		Node        string   `json:"node"`
-		Identity    string   `json:"identity"`
-		WorkloadIPs []string `json:"workloadIps"`
-		VIPs        []string `json:"vips"`
-		Info        struct {
-			Namespace string `json:"namespace"`
-		} `json:"info"`
-	}
+	var x common
 	if json.Unmarshal(raw, &x) != nil {
 		return true // let the reader judge
 	}
 	at := func(v string) bool { return bare(v) == f.Address }
-	return (f.Namespace == "" || x.Namespace == f.Namespace || x.Info.Namespace == f.Namespace || strings.Contains(x.Identity, "/ns/"+f.Namespace+"/")) &&
+	return (f.Namespace == "" || x.Namespace == f.Namespace || x.Info.Namespace == f.Namespace || inNamespace(x.Identity, f.Namespace)) &&
+		(f.Name == "" || x.Name == f.Name || x.Info.Name == f.Name || x.Identity != "") &&
 		(f.Node == "" || x.Node == f.Node) &&
 		(f.Address == "" || slices.Contains(x.WorkloadIPs, f.Address) || slices.ContainsFunc(x.VIPs, at))
+}
+
+// inNamespace tells whether an identity is of a namespace.
+func inNamespace(identity, namespace string) bool {
+	return strings.Contains(identity, "/ns/"+namespace+"/")
+}
+
+// Join adds what another ztunnel of the mesh says of itself alone: its certificates and its pods. What all of them know
+// is said once.
+func (d *Dump) Join(other *Dump) error {
+	d.Certificates = append(d.Certificates, other.Certificates...)
+	if d.WorkloadState == nil {
+		d.WorkloadState = map[string]Pod{}
+	}
+	maps.Copy(d.WorkloadState, other.WorkloadState)
+	for _, key := range []string{"certificates", "workloadState"} {
+		joined, err := json.Marshal(append(d.Only(key, Filter{}), other.Only(key, Filter{})...))
+		if err != nil {
+			return fmt.Errorf("join two dumps: %w", err)
+		}
+		d.Raw[key] = joined
+	}
+	return nil
 }

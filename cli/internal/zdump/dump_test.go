@@ -69,6 +69,53 @@ func TestTables(t *testing.T) {
 	}
 }
 
+func TestDumpsOfOlderZtunnels(t *testing.T) {
+	d, err := zdump.Parse([]byte(`{
+	 "workloads": {"/10.0.0.1": {"uid": "k//Pod/a/web", "name": "web", "namespace": "a", "hostname": "web.example", "workloadIps": [], "status": "Healthy", "protocol": "TCP"}},
+	 "services": {"/10.96.0.1": {"name": "web", "namespace": "a", "vips": ["/10.96.0.1"], "endpoints": {"k//Pod/a/web:/10.0.0.1": {"workloadUid": "k//Pod/a/web"}}}},
+	 "certificates": [{"identity": "spiffe://t/ns/a/sa/b", "state": "Unavailable: no answer", "certChain": []},
+	  {"identity": "spiffe://t/ns/a/sa/a", "state": "Available", "certChain": [
+	   {"serialNumber": "1", "validFrom": "2026-11-25T00:00:00Z", "expirationTime": "2026-11-26T00:00:00Z"}, {"serialNumber": "2"}, {"serialNumber": "3"}]}]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)
+	var b bytes.Buffer
+	for _, rows := range []zdump.Table{d.WorkloadTable(zdump.Filter{}), d.ServiceTable(zdump.Filter{}), d.CertificateTable(zdump.Filter{}, now)} {
+		if err := table.Align(&b, rows); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const want = `NAMESPACE   POD NAME   ADDRESS       NODE   WAYPOINT   PROTOCOL
+a           web        web.example          None       TCP
+NAMESPACE   SERVICE NAME   SERVICE VIP   WAYPOINT   ENDPOINTS
+a           web            10.96.0.1     None       1/1
+CERTIFICATE NAME       TYPE           STATUS        VALID CERT   SERIAL NUMBER   NOT AFTER              NOT BEFORE
+spiffe://t/ns/a/sa/a   Leaf           Available     true         1               2026-11-26T00:00:00Z   2026-11-25T00:00:00Z
+spiffe://t/ns/a/sa/a   Intermediate   Available     false        2                                      
+spiffe://t/ns/a/sa/a   Root           Available     false        3                                      
+spiffe://t/ns/a/sa/b   NA             Unavailable   false        NA              NA                     NA
+`
+	if b.String() != want {
+		t.Errorf("got\n%swant\n%s", b.String(), want)
+	}
+}
+
+func TestJoinKeepsWhatIsEachOnesOwn(t *testing.T) {
+	one, other := parsed(t), parsed(t)
+	other.WorkloadState = map[string]zdump.Pod{"c": {State: "Up"}}
+	other.Raw["workloadState"] = []byte(`{"c": {"info": {"name": "c", "namespace": "c"}}}`)
+	if err := one.Join(other); err != nil {
+		t.Fatal(err)
+	}
+	if w, c, p := len(one.Workloads), len(one.Certificates), len(one.WorkloadState); w != 3 || c != 4 || p != 3 {
+		t.Errorf("workloads %d, certificates %d, pods %d; want 3, 4, 3", w, c, p)
+	}
+	if got := one.Only("workloadState", zdump.Filter{Name: "c"}); len(got) != 1 {
+		t.Errorf("pods called c: %s", got)
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	b, err := os.ReadFile("testdata/config_dump.json")
 	if err != nil {

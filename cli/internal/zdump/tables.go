@@ -7,6 +7,7 @@ import (
 	"maps"
 	"math/big"
 	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -14,7 +15,7 @@ import (
 
 // Filter leaves rows out; empty fields leave none.
 type Filter struct {
-	Namespace, Node, Address string
+	Namespace, Name, Node, Address string
 	// Direction is inbound or outbound.
 	Direction string
 	// Raw shows addresses of connections without their names.
@@ -31,10 +32,11 @@ func (d *Dump) WorkloadTable(f Filter) Table {
 		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name), cmp.Compare(a.UID, b.UID))
 	})
 	for _, w := range all {
-		if f.Namespace != "" && w.Namespace != f.Namespace || f.Node != "" && w.Node != f.Node || f.Address != "" && !slices.Contains(w.IPs, f.Address) {
+		if f.Namespace != "" && w.Namespace != f.Namespace || f.Name != "" && w.Name != f.Name || f.Node != "" && w.Node != f.Node ||
+			f.Address != "" && !slices.Contains(w.IPs, f.Address) {
 			continue
 		}
-		t = append(t, []string{w.Namespace, w.Name, strings.Join(w.IPs, ","), w.Node, d.waypoint(w.Waypoint), w.Protocol})
+		t = append(t, []string{w.Namespace, w.Name, cmp.Or(strings.Join(w.IPs, ","), w.Hostname), w.Node, d.waypoint(w.Waypoint), w.Protocol})
 	}
 	return t
 }
@@ -55,8 +57,8 @@ func (d *Dump) ServiceTable(f Filter) Table {
 			continue
 		}
 		ok := 0
-		for uid := range s.Endpoints {
-			if healthy[uid] {
+		for key, e := range s.Endpoints {
+			if healthy[cmp.Or(e.WorkloadUID, key)] {
 				ok++
 			}
 		}
@@ -67,15 +69,8 @@ func (d *Dump) ServiceTable(f Filter) Table {
 
 // healthy tells which workloads take connections.
 func (d *Dump) healthy() map[string]bool {
-	var all []struct {
-		UID    string `json:"uid"`
-		Status string `json:"status"`
-	}
 	out := map[string]bool{}
-	if json.Unmarshal(d.Raw["workloads"], &all) != nil {
-		return out // Parse has read this list
-	}
-	for _, w := range all {
+	for _, w := range d.Workloads {
 		out[w.UID] = w.Status != "Unhealthy"
 	}
 	return out
@@ -100,7 +95,7 @@ func (d *Dump) CertificateTable(f Filter, now time.Time) Table {
 	t := Table{{"CERTIFICATE NAME", "TYPE", "STATUS", "VALID CERT", "SERIAL NUMBER", "NOT AFTER", "NOT BEFORE"}}
 	all := slices.SortedFunc(slices.Values(d.Certificates), func(a, b Certificates) int { return cmp.Compare(a.Identity, b.Identity) })
 	for _, c := range all {
-		if f.Namespace != "" && !strings.Contains(c.Identity, "/ns/"+f.Namespace+"/") {
+		if f.Namespace != "" && !inNamespace(c.Identity, f.Namespace) {
 			continue
 		}
 		if len(c.Chain) == 0 {
@@ -110,9 +105,12 @@ func (d *Dump) CertificateTable(f Filter, now time.Time) Table {
 			t = append(t, []string{c.Identity, kind, state(c.State), fmt.Sprint(x.valid(now)), serial(x.Serial), x.Until, x.From})
 		}
 		for i, x := range c.Chain {
-			if i == 0 {
+			switch {
+			case i == 0:
 				add("Leaf", x)
-			} else {
+			case i == len(c.Chain)-1 && len(c.Roots) == 0: // older ones end the chain with the root
+				add("Root", x)
+			default:
 				add("Intermediate", x)
 			}
 		}
@@ -127,6 +125,9 @@ func (d *Dump) CertificateTable(f Filter, now time.Time) Table {
 func state(raw json.RawMessage) string {
 	var word string
 	if json.Unmarshal(raw, &word) == nil {
+		if strings.Contains(word, "Unavailable") {
+			return "Unavailable" // older ones add why
+		}
 		return word
 	}
 	var why map[string]json.RawMessage
@@ -161,13 +162,13 @@ func (d *Dump) ConnectionTable(f Filter) Table {
 		return cmp.Or(cmp.Compare(a.Info.Namespace, b.Info.Namespace), cmp.Compare(a.Info.Name, b.Info.Name))
 	})
 	for _, p := range pods {
-		if f.Namespace != "" && p.Info.Namespace != f.Namespace {
+		if f.Namespace != "" && p.Info.Namespace != f.Namespace || f.Name != "" && p.Info.Name != f.Name {
 			continue
 		}
 		at := p.Info.Name + "." + p.Info.Namespace
 		if f.Direction != "outbound" {
 			for _, c := range p.Connections.Inbound {
-				t = append(t, []string{at, "Inbound", name(c.ActualDst), name(c.Src), "", c.Protocol})
+				t = append(t, []string{at, "Inbound", name(c.ActualDst), name(c.Src), target(c), c.Protocol})
 			}
 		}
 		if f.Direction != "inbound" {
@@ -177,6 +178,14 @@ func (d *Dump) ConnectionTable(f Filter) Table {
 		}
 	}
 	return t
+}
+
+// target is the name by which an inbound connection was asked for, where it was not its address.
+func target(c Connection) string {
+	if _, err := netip.ParseAddrPort(c.OriginalDst); err == nil {
+		return ""
+	}
+	return c.OriginalDst
 }
 
 // names tells who an address is.
@@ -209,6 +218,11 @@ func (d *Dump) waypoint(g *Gateway) string {
 		return "None"
 	}
 	at := bare(g.Destination)
+	for _, s := range d.Services {
+		if s.Namespace+"/"+s.Hostname == g.Destination {
+			return s.Name
+		}
+	}
 	for _, s := range d.Services {
 		if s.Hostname == at || slices.ContainsFunc(s.VIPs, func(v string) bool { return bare(v) == at }) {
 			return s.Name

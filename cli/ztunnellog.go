@@ -1,0 +1,89 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// logLevels are the words for levels, and what ztunnel calls those that only istioctl knows.
+func logLevels() map[string]string {
+	return map[string]string{
+		"trace": "trace", "debug": "debug", "info": "info", "warn": "warn", "warning": "warn", "error": "error", "critical": "error", "off": "off",
+	}
+}
+
+// logFilter checks what --level says, LEVEL or PART:LEVEL,…, and gives it in ztunnel's own form.
+func logFilter(text string) (string, error) {
+	var out []string
+	for _, item := range strings.Split(text, ",") {
+		part, level := "", item
+		if i := strings.LastIndexAny(item, ":="); i >= 0 {
+			part, level = strings.TrimSuffix(item[:i], ":")+"=", item[i+1:]
+		}
+		word, ok := logLevels()[strings.ToLower(strings.TrimSpace(level))]
+		if !ok || part == "=" {
+			return "", fmt.Errorf("--level: %q is no level: want trace, debug, info, warn, error or off, alone or as access=debug", item)
+		}
+		out = append(out, part+word)
+	}
+	return strings.Join(out, ","), nil
+}
+
+func newZtunnelLog(l *look, f *zcFlags) *cobra.Command {
+	var level string
+	var reset bool
+	c := &cobra.Command{
+		Use: "log [POD[.NAMESPACE]]", Aliases: []string{"o"}, Short: "Show or change what the ztunnels log", Args: cobra.MaximumNArgs(1),
+		Long:    "Show or change the log filter of every ztunnel, or of that of --node or of a pod's name, until it restarts.",
+		Example: "  ambit zc log --level debug\n  ambit zc log --level info,access=debug --node node-2\n  ambit zc log --reset",
+		RunE: func(c *cobra.Command, args []string) error {
+			if reset && level != "" {
+				return errors.New("give --level or --reset, not both")
+			}
+			q := url.Values{}
+			if level != "" {
+				filter, err := logFilter(level)
+				if err != nil {
+					return err
+				}
+				q.Set("level", filter)
+			}
+			if reset {
+				q.Set("reset", "")
+			}
+			pods, err := l.ztunnelsFor(c.Context(), f, args)
+			if err != nil {
+				return err
+			}
+			var failed []error
+			for _, p := range pods {
+				b, err := l.mesh().Pod(c.Context(), http.MethodPost, p.Namespace, p.Name, l.adminPort, "/logging?"+q.Encode())
+				if err != nil {
+					failed = append(failed, fmt.Errorf("log filter of %s: %w", p.Name, err))
+					continue
+				}
+				fmt.Fprintf(l.env.Out, "%s.%s:\n%s\n", p.Name, p.Namespace, strings.TrimSpace(string(b)))
+			}
+			return errors.Join(failed...)
+		},
+	}
+	c.Flags().StringVar(&level, "level", "", "a level (trace, debug, info, warn, error, off) or a filter such as info,access=debug")
+	c.Flags().BoolVarP(&reset, "reset", "r", false, "go back to the filter that it started with")
+	if err := c.RegisterFlagCompletionFunc("level", func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		var all []cobra.Completion
+		for w := range logLevels() {
+			all = append(all, w)
+		}
+		slices.Sort(all)
+		return all, cobra.ShellCompDirectiveNoFileComp
+	}); err != nil {
+		panic(err) // there is such a flag
+	}
+	return c
+}
