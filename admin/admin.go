@@ -13,9 +13,6 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-	"time"
-
-	"golang.org/x/net/netutil"
 
 	"github.com/ambit-mesh/ambit/lifecycle"
 )
@@ -81,9 +78,6 @@ func (l Listeners) Close() error {
 	return errors.Join(errs...)
 }
 
-// maxConns bounds the connections of one socket.
-const maxConns = 64
-
 // Run serves until ctx ends, and closes the sockets.
 func Run(ctx context.Context, c Config, on Listeners) error {
 	g := lifecycle.NewGroup(ctx)
@@ -95,22 +89,9 @@ func Run(ctx context.Context, c Config, on Listeners) error {
 		if s.l == nil {
 			continue
 		}
-		g.Go(s.name, func(ctx context.Context) error { return serve(ctx, s.l, s.h) })
+		g.Go(s.name, func(ctx context.Context) error { return lifecycle.HTTP{}.Serve(ctx, s.l, s.h) })
 	}
 	return g.Wait()
-}
-
-func serve(ctx context.Context, l net.Listener, h http.Handler) error {
-	srv := &http.Server{
-		Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second,
-		WriteTimeout: 2 * time.Minute, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
-	}
-	stop := context.AfterFunc(ctx, func() { _ = srv.Close() }) // nothing here is worth waiting for
-	defer stop()
-	if err := srv.Serve(netutil.LimitListener(l, maxConns)); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serve %s: %w", l.Addr(), err)
-	}
-	return nil
 }
 
 func (c Config) readinessPages() http.Handler {

@@ -107,7 +107,7 @@ func (c *Control) Run(ctx context.Context) error {
 	serving := c.ready.Add("objects and certificate authority")
 	g := lifecycle.NewGroup(ctx)
 	g.Go("objects", c.conf.Objects.Run)
-	g.Go("readiness", func(ctx context.Context) error { return serveHTTP(ctx, c.conf.Ready, c.readiness()) })
+	g.Go("readiness", func(ctx context.Context) error { return lifecycle.HTTP{}.Serve(ctx, c.conf.Ready, c.readiness()) })
 	g.Go("serve", func(ctx context.Context) error {
 		defer c.conf.XDS.Close()
 		defer c.conf.Monitor.Close()
@@ -149,7 +149,7 @@ func (c *Control) serve(ctx context.Context, serving func()) error {
 		return nil
 	})
 	g.Go("monitor", func(ctx context.Context) error {
-		return serveHTTP(ctx, c.conf.Monitor, c.monitor(xds))
+		return lifecycle.HTTP{}.Serve(ctx, c.conf.Monitor, c.monitor(xds))
 	})
 	g.Go("authority", authority.follow)
 	g.Go("roots", func(ctx context.Context) error { return c.distributeRoots(ctx, authority) })

@@ -3,16 +3,13 @@ package local
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -37,6 +34,9 @@ var (
 )
 
 const apiPort = 6443
+
+// maxCallers is how many connections the API server holds at once: every node and proxy of a machine watches with a few.
+const maxCallers = 2048
 
 // inside is the process that is a cluster: everything but the mesh's own parts, which run as its pods.
 type inside struct {
@@ -153,7 +153,9 @@ func (c *inside) serveAPI(g *lifecycle.Group) error {
 	if err != nil {
 		return err
 	}
-	g.Go("api socket", func(ctx context.Context) error { return serveHTTP(ctx, socket, c.machine(server.Trusted())) })
+	g.Go("api socket", func(ctx context.Context) error {
+		return lifecycle.HTTP{Streams: true, Conns: maxCallers}.Serve(ctx, socket, c.machine(server.Trusted()))
+	})
 
 	first := c.net.Nodes()[0]
 	l, err := first.Listen(context.Background(), "tcp", netip.AddrPortFrom(first.Addrs[0], apiPort).String())
@@ -165,18 +167,9 @@ func (c *inside) serveAPI(g *lifecycle.Group) error {
 		return id.Subject(), err
 	}
 	secure := tls.NewListener(l, &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{c.pki.Certificate}, NextProtos: []string{"http/1.1"}})
-	g.Go("api server", func(ctx context.Context) error { return serveHTTP(ctx, secure, server.Authenticated(verify)) })
-	return nil
-}
-
-// serveHTTP serves until ctx ends. Watches and followed logs stay open, so there is no write timeout.
-func serveHTTP(ctx context.Context, l net.Listener, h http.Handler) error {
-	s := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, BaseContext: func(net.Listener) context.Context { return ctx }}
-	stop := context.AfterFunc(ctx, func() { _ = s.Close() })
-	defer stop()
-	if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serve %s: %w", l.Addr(), err)
-	}
+	g.Go("api server", func(ctx context.Context) error {
+		return lifecycle.HTTP{Streams: true, Conns: maxCallers}.Serve(ctx, secure, server.Authenticated(verify))
+	})
 	return nil
 }
 

@@ -12,14 +12,18 @@ import (
 	"os"
 	"time"
 
+	"github.com/ambit-mesh/ambit/lifecycle"
 	"github.com/ambit-mesh/ambit/linux/netns"
 	"github.com/ambit-mesh/ambit/node/cniplugin"
 	"github.com/ambit-mesh/ambit/node/internal/enroll"
 	"github.com/ambit-mesh/ambit/node/internal/podwatch"
 )
 
-// maxEvent bounds what the plugin may send.
-const maxEvent = 64 << 10
+// maxEvent bounds what the plugin may send, and maxPluginCalls how many pods may start at once.
+const (
+	maxEvent       = 64 << 10
+	maxPluginCalls = 1024
+)
 
 // parseEvent reads what the plugin tells of a new pod.
 func parseEvent(r io.Reader) (cniplugin.Event, []netip.Addr, error) {
@@ -72,7 +76,7 @@ func (a *agent) serveEvents(ctx context.Context) error {
 		a.counts.events.WithLabelValues("200").Inc()
 		w.WriteHeader(http.StatusOK)
 	})
-	return serveHTTP(ctx, l, mux)
+	return lifecycle.HTTP{Conns: maxPluginCalls}.Serve(ctx, l, mux)
 }
 
 // newPod captures a pod before its first process runs, if it is of the mesh. Whatever keeps it from being captured

@@ -3,7 +3,6 @@ package node
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -102,11 +101,11 @@ func (n *Node) Run(ctx context.Context) error {
 		return a.queue.run(ctx, a.log, a.reconcile)
 	})
 	g.Go("repair", a.repair)
-	g.Go("health", func(ctx context.Context) error { return serveHTTP(ctx, n.conf.Health, n.health()) })
+	g.Go("health", func(ctx context.Context) error { return lifecycle.HTTP{}.Serve(ctx, n.conf.Health, n.health()) })
 	g.Go("metrics", func(ctx context.Context) error {
 		mux := http.NewServeMux()
 		mux.Handle("GET /metrics", promhttp.HandlerFor(a.counts.registry, promhttp.HandlerOpts{}))
-		return serveHTTP(ctx, n.conf.Metrics, mux)
+		return lifecycle.HTTP{}.Serve(ctx, n.conf.Metrics, mux)
 	})
 	return g.Wait()
 }
@@ -180,14 +179,4 @@ func newCounters(s *zds.Server) *counters {
 		func() float64 { return float64(s.Connected()) })
 	c.registry.MustRegister(c.events, c.enrolled, c.released, connected)
 	return c
-}
-
-// serveHTTP serves h on l until ctx ends.
-func serveHTTP(ctx context.Context, l net.Listener, h http.Handler) error {
-	s := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10}
-	defer context.AfterFunc(ctx, func() { _ = s.Close() })()
-	if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serve %s: %w", l.Addr(), err)
-	}
-	return nil
 }

@@ -1,0 +1,111 @@
+package lifecycle
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/ambit-mesh/ambit/internal/testkit/memnet"
+)
+
+// under runs f with a server in memory and in virtual time, and checks that it ends.
+func under(t *testing.T, b HTTP, h http.HandlerFunc, f func(t *testing.T, l *memnet.Listener)) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		l := memnet.Listen("10.0.0.1:80")
+		done := make(chan error, 1)
+		go func() { done <- b.Serve(ctx, l, h) }()
+		f(t, l)
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Serve: %v", err)
+		}
+	})
+}
+
+func hello(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "hello") }
+
+// A caller that says half of a request is let go.
+func TestSlowCallerIsDropped(t *testing.T) {
+	under(t, HTTP{}, hello, func(t *testing.T, l *memnet.Listener) {
+		c, err := l.Dial(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		fmt.Fprint(c, "GET / HTTP/1.1\r\nHost: x\r\nX-Sl")
+		begin := time.Now()
+		if _, err := io.ReadAll(c); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(begin); took > 10*time.Second {
+			t.Errorf("dropped after %v", took)
+		}
+	})
+}
+
+// What streams lives on, and ends with the server.
+func TestStreamsStayOpen(t *testing.T) {
+	tick := func(w http.ResponseWriter, r *http.Request) {
+		for {
+			select {
+			case <-r.Context().Done():
+				return
+			case <-time.After(time.Minute):
+				fmt.Fprintln(w, "tick")
+				w.(http.Flusher).Flush()
+			}
+		}
+	}
+	under(t, HTTP{Streams: true}, tick, func(t *testing.T, l *memnet.Listener) {
+		c, err := l.Dial(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		fmt.Fprint(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+		resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines := bufio.NewScanner(resp.Body)
+		for range 30 {
+			if !lines.Scan() {
+				t.Fatal(lines.Err())
+			}
+		}
+	})
+}
+
+// More connections than allowed wait; those that are served are not touched.
+func TestConnectionsAreBounded(t *testing.T) {
+	under(t, HTTP{Conns: 2}, hello, func(t *testing.T, l *memnet.Listener) {
+		get := func() (io.Closer, *http.Response) {
+			c, err := l.Dial(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			fmt.Fprint(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+			resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return c, resp
+		}
+		first, _ := get()
+		second, _ := get()
+		defer second.Close()
+		begin := time.Now()
+		go func() { time.Sleep(3 * time.Second); first.Close() }()
+		third, resp := get()
+		defer third.Close()
+		if took := time.Since(begin); took < 3*time.Second || resp.StatusCode != http.StatusOK {
+			t.Errorf("the third was answered %d after %v", resp.StatusCode, took)
+		}
+	})
+}
