@@ -113,7 +113,7 @@ func (s *Server) carriers() []*carrier {
 }
 
 func (s *Server) serveConn(ctx, work context.Context, conn net.Conn) {
-	c, err := s.handshake(ctx, conn)
+	c, err := s.handshake(work, conn) // one that has begun goes on: who drains has accepted it
 	if err != nil {
 		_ = conn.Close() // it never stood
 		s.Log.Info("connection refused", "from", conn.RemoteAddr(), "error", err)

@@ -47,7 +47,7 @@ type Config struct {
 	XDS client.Config
 	// CA issues the pods' certificates.
 	CA certs.Authority
-	// Grace is how long connections may finish after the end of Run's context. Default 20s.
+	// Grace is how long connections may finish after the end of Run's context. Default 30s.
 	Grace time.Duration
 
 	Ready   *lifecycle.Readiness
@@ -83,7 +83,7 @@ func New(c Config) (*Ztunnel, error) {
 		c.ZDSSocket = mesh.ZDSSocket
 	}
 	if c.Grace == 0 {
-		c.Grace = 20 * time.Second
+		c.Grace = 30 * time.Second
 	}
 	z := &Ztunnel{
 		conf:    c,

@@ -67,7 +67,11 @@ func parse(args []string, getenv func(string) string, usage io.Writer) (config, 
 	f.StringVar(&c.readiness, "readiness", env("READINESS_ADDR", ":15021"), "address of the readiness probe (READINESS_ADDR)")
 	f.StringVar(&c.levels, "log", env("RUST_LOG", "info"), "log levels, such as info,access=warn (RUST_LOG)")
 	format := f.String("log-format", env("LOG_FORMAT", ""), "text, json or walkthrough (LOG_FORMAT)")
-	grace := f.String("grace", env("TERMINATION_GRACE_PERIOD_SECONDS", "20s"), "how long connections may finish at the end (TERMINATION_GRACE_PERIOD_SECONDS)")
+	within, err := untilKilled(getenv("TERMINATION_GRACE_PERIOD_SECONDS"))
+	if err != nil {
+		return config{}, err
+	}
+	grace := f.String("grace", env("CONNECTION_TERMINATION_DEADLINE", within), "how long connections may finish at the end (CONNECTION_TERMINATION_DEADLINE, or 5s less than TERMINATION_GRACE_PERIOD_SECONDS)")
 	if err := f.Parse(args); err != nil {
 		return config{}, err
 	}
@@ -77,8 +81,8 @@ func parse(args []string, getenv func(string) string, usage io.Writer) (config, 
 	if c.format, err = telemetry.ParseFormat(*format); err != nil {
 		return config{}, err
 	}
-	if c.grace, err = seconds(*grace); err != nil {
-		return config{}, fmt.Errorf("grace %q: want a duration such as 20s", *grace)
+	if c.grace, err = seconds(*grace); err != nil || c.grace <= 0 {
+		return config{}, fmt.Errorf("grace %q: want a duration such as 30s", *grace)
 	}
 	for name, addr := range map[string]string{"xds": c.xds, "ca": c.ca} {
 		if _, _, err := net.SplitHostPort(addr); err != nil {
@@ -90,6 +94,22 @@ func parse(args []string, getenv func(string) string, usage io.Writer) (config, 
 	}
 	c.version = version
 	return c, nil
+}
+
+// untilKilled is the time to drain where the kubelet kills us after so many seconds: some less, to end connections in
+// our own words.
+func untilKilled(period string) (string, error) {
+	if period == "" {
+		return "30s", nil
+	}
+	d, err := seconds(period)
+	if err != nil || d <= 0 {
+		return "", fmt.Errorf("TERMINATION_GRACE_PERIOD_SECONDS=%s: want a number of seconds such as 35", period)
+	}
+	if d > 10*time.Second {
+		return (d - 5*time.Second).String(), nil
+	}
+	return max(d-time.Second, time.Second).String(), nil
 }
 
 // seconds reads a duration, or a bare number of seconds as Istio's charts write it.

@@ -17,6 +17,7 @@ type Options struct {
 	FreeBind    bool   // may bind to an address that is not there yet
 	ReusePort   bool   // several listeners share the port, as during a hand-over
 	V6Only      bool   // an IPv6 listener refuses IPv4
+	ReuseAddr   bool   // several connections may leave from one address and port, to different ones; listeners always do
 	Interface   string // SO_BINDTODEVICE
 }
 
@@ -37,6 +38,9 @@ func (o Options) list(v6 bool) []option {
 	}
 	if o.Mark != 0 {
 		l = append(l, option{unix.SOL_SOCKET, unix.SO_MARK, int(o.Mark), "SO_MARK"})
+	}
+	if o.ReuseAddr {
+		l = append(l, option{unix.SOL_SOCKET, unix.SO_REUSEADDR, 1, "SO_REUSEADDR"})
 	}
 	if o.ReusePort {
 		l = append(l, option{unix.SOL_SOCKET, unix.SO_REUSEPORT, 1, "SO_REUSEPORT"})

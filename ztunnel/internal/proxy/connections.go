@@ -15,7 +15,8 @@ import (
 type connections struct {
 	mu      sync.Mutex // guards below
 	open    map[*connection]struct{}
-	waiters []chan struct{} // closed when open is empty
+	plain   map[netip.AddrPort]int // clients of inbound connections without a tunnel
+	waiters []chan struct{}        // closed when open is empty
 }
 
 // connection is one of them. Inbound ones carry what policy decides on.
@@ -28,16 +29,36 @@ type connection struct {
 	missing              time.Time // since when a policy is missing that may admit it
 }
 
-func newConnections() *connections { return &connections{open: map[*connection]struct{}{}} }
+func newConnections() *connections {
+	return &connections{open: map[*connection]struct{}{}, plain: map[netip.AddrPort]int{}}
+}
+
+// isPlain tells connections whose client has a socket to the application's own port.
+func (c *connection) isPlain() bool { return c.Direction == telemetry.Inbound && c.protocol == "TCP" }
+
+// uses reports whether a client has a connection to the pod from this address and port.
+func (cs *connections) uses(client netip.AddrPort) bool {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	return cs.plain[client] > 0
+}
 
 func (cs *connections) add(c *connection) (remove func()) {
 	cs.mu.Lock()
 	cs.open[c] = struct{}{}
+	if c.isPlain() {
+		cs.plain[c.src]++
+	}
 	cs.mu.Unlock()
 	return func() {
 		cs.mu.Lock()
 		defer cs.mu.Unlock()
 		delete(cs.open, c)
+		if c.isPlain() {
+			if cs.plain[c.src]--; cs.plain[c.src] == 0 {
+				delete(cs.plain, c.src)
+			}
+		}
 		if len(cs.open) == 0 {
 			for _, w := range cs.waiters {
 				close(w)

@@ -10,8 +10,6 @@ import (
 
 	"github.com/ambit-mesh/ambit/authz"
 	"github.com/ambit-mesh/ambit/hbone"
-	"github.com/ambit-mesh/ambit/linux/sock"
-	"github.com/ambit-mesh/ambit/mesh"
 	"github.com/ambit-mesh/ambit/telemetry"
 	"github.com/ambit-mesh/ambit/ztunnel/internal/state"
 )
@@ -142,20 +140,4 @@ func (p *Proxy) target(self *state.Workload, local netip.AddrPort, authority str
 		return bad("ip mismatch: %s != %s", to.Addr(), local.Addr())
 	}
 	return to, svc, nil
-}
-
-// dialApp connects to the application from the client's own address. The mark lets the pod's rules lead its answers
-// back here.
-func (p *Proxy) dialApp(ctx context.Context, from netip.Addr, to netip.AddrPort) (*net.TCPConn, error) {
-	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
-	defer cancel()
-	source := netip.AddrPort{}
-	if from.Is4() == to.Addr().Is4() && !from.IsLoopback() {
-		source = netip.AddrPortFrom(from, 0)
-	}
-	c, err := sock.Dial(ctx, p.pod.NS, source, to, sock.Options{Mark: mesh.Mark, Transparent: true, FreeBind: true})
-	if err != nil {
-		return nil, errConnect(err)
-	}
-	return c, nil
 }

@@ -38,10 +38,10 @@ type Config struct {
 	Failed func(telemetry.Record)
 	TCP    *telemetry.TCP
 	Log    *slog.Logger
-	// Grace is how long connections may finish after the end of Run's context. Default 20s.
+	// Grace is how long connections may finish after the end of Run's context. Default 30s.
 	Grace time.Duration
 	// Wait is how long a connection waits for what is not there yet: the pod's certificate, its workload, a policy
-	// that it names. Default 5s.
+	// that it names. Default 10s.
 	Wait time.Duration
 }
 
@@ -58,16 +58,15 @@ type Proxy struct {
 	id        identity.ID
 	dialer    *hbone.Dialer
 	open      *connections
-	selves    selfDials
-	outbound  *net.TCPListener
-	plaintext *net.TCPListener
-	tunnels   *net.TCPListener
+	outbound  *port
+	plaintext *port
+	tunnels   *port
 }
 
 const (
 	connectTimeout = 10 * time.Second
-	defaultGrace   = 20 * time.Second
-	defaultWait    = 5 * time.Second
+	defaultGrace   = 30 * time.Second
+	defaultWait    = 10 * time.Second
 	// lastWord is how much longer tunnels live than the connections in them, so that these end with their own reason.
 	lastWord = 250 * time.Millisecond
 )
@@ -81,41 +80,26 @@ func Open(c Config, pod Pod) (*Proxy, error) {
 		c.Wait = defaultWait
 	}
 	p := &Proxy{
-		Config: c, pod: pod, open: newConnections(), selves: selfDials{ports: map[uint16]bool{}},
+		Config: c, pod: pod, open: newConnections(),
 		id: identity.ID{TrustDomain: c.TrustDomain, Namespace: pod.Namespace, ServiceAccount: pod.ServiceAccount},
 	}
 	p.Log = c.Log.With("pod", pod.Namespace+"/"+pod.Name)
-	p.dialer = &hbone.Dialer{Source: c.Source, Roots: c.Roots, DialTCP: p.dialHop, ConnectTimeout: connectTimeout, Grace: c.Grace + lastWord}
+	p.dialer = &hbone.Dialer{Source: c.Source, Roots: c.Roots, DialTCP: p.dialHop, ConnectTimeout: connectTimeout, Grace: lastWord}
 	for _, l := range []struct {
 		port uint16
-		into **net.TCPListener
+		into **port
 	}{{mesh.PortOutbound, &p.outbound}, {mesh.PortPlaintext, &p.plaintext}, {mesh.PortHBONE, &p.tunnels}} {
 		var err error
-		if *l.into, err = p.listen(l.port); err != nil {
+		if *l.into, err = openPort(pod.NS, l.port); err != nil {
 			return nil, errors.Join(err, p.closeListeners())
 		}
 	}
 	return p, nil
 }
 
-// listen opens a port for both families, or for IPv4 where the kernel has no other.
-func (p *Proxy) listen(port uint16) (*net.TCPListener, error) {
-	// Ports are shared, so that the next proxy opens them before this one stops: no connection is refused in between.
-	o := sock.Options{Mark: mesh.Mark, Transparent: true, ReusePort: true}
-	l, err := sock.Listen(p.pod.NS, netip.AddrPortFrom(netip.IPv6Unspecified(), port), o)
-	if err == nil {
-		return l, nil
-	}
-	l, err4 := sock.Listen(p.pod.NS, netip.AddrPortFrom(netip.IPv4Unspecified(), port), o)
-	if err4 != nil {
-		return nil, fmt.Errorf("open the proxy's ports: %w", errors.Join(err, err4))
-	}
-	return l, nil
-}
-
 func (p *Proxy) closeListeners() error {
 	var errs []error
-	for _, l := range []*net.TCPListener{p.outbound, p.plaintext, p.tunnels} {
+	for _, l := range []*port{p.outbound, p.plaintext, p.tunnels} {
 		if l != nil {
 			if err := l.Close(); !errors.Is(err, net.ErrClosed) {
 				errs = append(errs, err)
@@ -125,31 +109,31 @@ func (p *Proxy) closeListeners() error {
 	return errors.Join(errs...)
 }
 
-// Run serves until ctx ends. It then takes no more connections, lets those that are open finish for Grace, and cuts
-// the rest.
+// Run serves until ctx ends. It then hands over to a successor, lets what is open finish, and cuts what is left after
+// Grace.
 func (p *Proxy) Run(ctx context.Context) error {
-	// What is open outlives ctx by Grace.
+	// What is open outlives ctx by Grace. New connections are taken until they are handed over.
 	life, cut := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cut(nil)
+	taking, stop := context.WithCancel(life)
+	defer stop()
 	stopWatch := make(chan struct{})
 	var watch sync.WaitGroup
 	watch.Go(func() { p.recheck(stopWatch) })
 
-	g := lifecycle.NewGroup(ctx)
+	g := lifecycle.NewGroup(taking)
 	g.Go("outbound", func(ctx context.Context) error { return p.accept(ctx, life, p.outbound, p.serveOutbound) })
 	g.Go("inbound", func(ctx context.Context) error { return p.accept(ctx, life, p.plaintext, p.servePlaintext) })
-	g.Go("tunnels out", p.dialer.Run)
+	g.Go("tunnels out", func(context.Context) error { return p.dialer.Run(life) }) // also for those accepted last
 	g.Go("tunnels in", func(ctx context.Context) error {
 		s := hbone.Server{TLS: p.serverTLS(), Handler: p.serveTunnel, Grace: p.Grace + lastWord, Log: p.Log}
-		return s.Serve(ctx, outsiders{p.tunnels, &p.selves})
+		return s.Serve(ctx, outsiders{p.tunnels})
 	})
-	g.Go("drain", func(ctx context.Context) error {
-		<-ctx.Done()
-		t := time.NewTimer(p.Grace)
-		defer t.Stop()
+	g.Go("drain", func(failed context.Context) error {
 		select {
-		case <-t.C:
-		case <-p.open.idle():
+		case <-ctx.Done():
+			p.drain(failed, stop)
+		case <-failed.Done(): // the pod is without a proxy until it is opened again
 		}
 		cut(errDrained)
 		p.open.cutAll(errDrained)
@@ -161,11 +145,23 @@ func (p *Proxy) Run(ctx context.Context) error {
 	return errors.Join(err, p.closeListeners(), p.dialer.Close())
 }
 
+// drain hands over, stops taking connections and waits until none is open, for no longer than Grace.
+func (p *Proxy) drain(failed context.Context, stop func()) {
+	t := time.NewTimer(p.Grace)
+	defer t.Stop()
+	p.handOver(failed)
+	stop()
+	select {
+	case <-t.C:
+	case <-p.open.idle():
+	}
+}
+
 // maxConns bounds the connections of one direction of one pod.
 const maxConns = 32 << 10
 
 // accept serves each connection in a goroutine of its own until ctx ends, and waits for them. They live in life.
-func (p *Proxy) accept(ctx, life context.Context, l *net.TCPListener, serve func(context.Context, *net.TCPConn)) error {
+func (p *Proxy) accept(ctx, life context.Context, l *port, serve func(context.Context, *net.TCPConn)) error {
 	stop := context.AfterFunc(ctx, func() { _ = l.Close() }) // Run reports what closing says
 	defer stop()
 	slots := make(chan struct{}, maxConns)

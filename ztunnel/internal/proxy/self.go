@@ -2,11 +2,9 @@ package proxy
 
 import (
 	"context"
-	"errors"
 	"math/rand/v2"
 	"net"
 	"net/netip"
-	"sync"
 	"syscall"
 
 	"github.com/ambit-mesh/ambit/hbone"
@@ -14,46 +12,15 @@ import (
 	"github.com/ambit-mesh/ambit/mesh"
 )
 
-// selfDials are the source ports of tunnels that the proxy opens to its own pod: a pod may be chosen as the endpoint of
-// a service that it calls. Any other connection from the pod's address to its tunnel port is the application's, which
-// has no business there.
-type selfDials struct {
-	mu    sync.Mutex // guards ports
-	ports map[uint16]bool
-}
-
-// Ports for them: above those that the kernel gives out by default.
+// Source ports of tunnels that a proxy opens to its own pod: a pod may be chosen as the endpoint of a service that it
+// calls. They lie above those that the kernel gives out by default. From the pod's address and any other port it is the
+// application that connects to its own tunnel port, where it has no business. One that chooses such a port on purpose
+// has no certificate, so it wins a handshake that fails.
 const (
 	selfPortMin = 61000
 	selfPortMax = 65000
 	selfTries   = 16
 )
-
-func (s *selfDials) reserve() (port uint16, ok bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	port = selfPortMin + uint16(rand.IntN(selfPortMax-selfPortMin))
-	if s.ports[port] {
-		return 0, false
-	}
-	s.ports[port] = true
-	return port, true
-}
-
-func (s *selfDials) release(port uint16) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.ports, port)
-}
-
-// take reports whether a connection from this port was announced, and ends the announcement.
-func (s *selfDials) take(port uint16) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	announced := s.ports[port]
-	delete(s.ports, port)
-	return announced
-}
 
 // dialHop opens the socket of a tunnel from the pod's own address; the mark keeps it from being captured again.
 func (p *Proxy) dialHop(ctx context.Context, hop hbone.Hop) (net.Conn, error) {
@@ -63,16 +30,12 @@ func (p *Proxy) dialHop(ctx context.Context, hop hbone.Hop) (net.Conn, error) {
 	}
 	err := error(syscall.EADDRINUSE)
 	for range selfTries {
-		port, ok := p.selves.reserve()
-		if !ok {
-			continue
-		}
+		port := selfPortMin + uint16(rand.IntN(selfPortMax-selfPortMin))
 		var c *net.TCPConn
 		if c, err = sock.Dial(ctx, p.pod.NS, netip.AddrPortFrom(hop.From, port), hop.Addr, o); err == nil {
 			return c, nil
 		}
-		p.selves.release(port)
-		if !errors.Is(err, syscall.EADDRINUSE) && !errors.Is(err, syscall.EADDRNOTAVAIL) {
+		if !taken(err) {
 			break
 		}
 	}
@@ -86,11 +49,8 @@ func asConn(c *net.TCPConn, err error) (net.Conn, error) {
 	return c, nil
 }
 
-// outsiders accepts connections of other machines, and those that the proxy itself opened to its pod.
-type outsiders struct {
-	*net.TCPListener
-	selves *selfDials
-}
+// outsiders accepts connections of other machines, and those that a proxy of the pod opened to it.
+type outsiders struct{ *port }
 
 func (l outsiders) Accept() (net.Conn, error) {
 	for {
@@ -98,9 +58,7 @@ func (l outsiders) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		local, remote := addrOf(c.LocalAddr()), addrOf(c.RemoteAddr())
-		inside := local.Addr().IsLoopback() || remote.Addr().IsLoopback() || remote.Addr() == local.Addr() && !l.selves.take(remote.Port())
-		if inside {
+		if inside(addrOf(c.LocalAddr()), addrOf(c.RemoteAddr())) {
 			_ = sock.Reset(c) // refused either way
 			continue
 		}
@@ -110,4 +68,12 @@ func (l outsiders) Accept() (net.Conn, error) {
 		}
 		return c, nil
 	}
+}
+
+// inside tells a connection of the pod's own application.
+func inside(local, remote netip.AddrPort) bool {
+	if local.Addr().IsLoopback() || remote.Addr().IsLoopback() {
+		return true
+	}
+	return local.Addr() == remote.Addr() && (remote.Port() < selfPortMin || remote.Port() >= selfPortMax)
 }
