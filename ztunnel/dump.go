@@ -179,8 +179,8 @@ func (z *Ztunnel) dumpWorkload(w *state.Workload) DumpWorkload {
 	if w.Identity.TrustDomain != z.conf.TrustDomain {
 		out.TrustDomain = w.Identity.TrustDomain
 	}
-	for key := range w.Services {
-		out.Services = append(out.Services, key)
+	for _, m := range w.Services {
+		out.Services = append(out.Services, m.Service)
 	}
 	if w.Region != "" {
 		out.Locality = map[string]string{"region": w.Region, "zone": w.Zone, "subzone": w.Subzone}
@@ -195,7 +195,7 @@ func dumpGateway(g *state.Gateway) *DumpGateway {
 	return &DumpGateway{g.String(), g.Port}
 }
 
-func dumpService(s *state.Service, endpoints []string) DumpService {
+func dumpService(s *state.Service, endpoints []*state.Workload) DumpService {
 	out := DumpService{
 		Name: s.Name, Namespace: s.Namespace, Hostname: s.Hostname, VIPs: []string{}, Ports: map[uint16]uint16{},
 		Endpoints: map[string]DumpEndpoint{}, SubjectAltNames: []string{}, Waypoint: dumpGateway(s.Waypoint),
@@ -210,8 +210,8 @@ func dumpService(s *state.Service, endpoints []string) DumpService {
 	for _, p := range s.Ports {
 		out.Ports[p.Service] = p.Target
 	}
-	for _, uid := range endpoints {
-		out.Endpoints[uid] = DumpEndpoint{uid, s.Key()}
+	for _, w := range endpoints {
+		out.Endpoints[w.UID] = DumpEndpoint{w.UID, s.Key()}
 	}
 	for _, id := range s.SANs {
 		out.SubjectAltNames = append(out.SubjectAltNames, id.String())

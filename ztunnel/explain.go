@@ -78,7 +78,7 @@ func (z *Ztunnel) explainOutbound(q url.Values) (any, error) {
 	route := z.state.Route(from, to)
 	out := explain.Outbound{
 		Captured: served, Source: from.UID, Identity: from.Identity.String(), Dialled: to.String(),
-		Kind: route.Kind.String(), Type: route.Type, Why: route.Why,
+		Kind: route.Kind.String(), Type: route.Type, Why: route.Why(),
 	}
 	if len(from.Addresses) > 0 {
 		out.Address = from.Addresses[0].String()

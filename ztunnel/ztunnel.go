@@ -3,6 +3,7 @@ package ztunnel
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -136,7 +137,7 @@ func (z *Ztunnel) applyAddresses(set []client.Item[*workload.Address], remove []
 	for _, i := range set {
 		b.Set = append(b.Set, i.Body)
 	}
-	return z.state.ApplyAddresses(b)
+	return refused(z.state.ApplyAddresses(b))
 }
 
 func (z *Ztunnel) applyPolicies(set []client.Item[*authorization.Authorization], remove []string) error {
@@ -144,7 +145,15 @@ func (z *Ztunnel) applyPolicies(set []client.Item[*authorization.Authorization],
 	for _, i := range set {
 		b.Set, b.Names = append(b.Set, i.Body), append(b.Names, i.Name)
 	}
-	return z.state.ApplyPolicies(b)
+	return refused(z.state.ApplyPolicies(b))
+}
+
+// refused tells the control plane which resources were not understood; the others were taken.
+func refused(err error) error {
+	if bad, ok := errors.AsType[*state.Rejected](err); ok {
+		return client.Refuse(err, bad.Names...)
+	}
+	return err
 }
 
 // Run serves until ctx ends. Pods then take no more connections and those that are open may finish; certificates and

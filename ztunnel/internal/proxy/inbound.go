@@ -124,7 +124,7 @@ func (p *Proxy) target(self *state.Workload, local netip.AddrPort, authority str
 		if svc = p.State.ServiceOf(host, self.Namespace); svc == nil {
 			return bad("unknown service: %s", host)
 		}
-		if _, in := self.Services[svc.Key()]; !in {
+		if !self.Serves(svc) {
 			return bad("service %s does not select %s", svc.Key(), self.UID)
 		}
 		target, ok := p.State.Target(self, svc, uint16(port))

@@ -67,7 +67,7 @@ func (p *Proxy) connect(ctx context.Context, r *report, open *connection, to net
 		}
 	case state.Passthrough, state.Plaintext:
 	default:
-		return nil, &failure{flag: telemetry.ConnectFailed, text: route.Why}
+		return nil, &failure{flag: telemetry.ConnectFailed, text: route.Why()}
 	}
 	p.Access.Begin(&r.Record)
 	p.open.set(open, route.To, route.Kind == state.HBONE)

@@ -14,35 +14,44 @@ import (
 func (s *Store) Named(host, namespace string) ([]netip.Addr, bool) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	if svc := s.prefer(s.byHost[host], namespace); svc != nil {
-		var out []netip.Addr
-		for _, v := range svc.Addresses {
-			if v.Network == s.conf.Network && v.Block.IsSingleIP() {
-				out = append(out, v.Block.Addr())
-			}
+	inside := strings.HasSuffix(host, "."+mesh.ClusterDomain)
+	var svc *Service
+	for x := range s.index.byHost.all(host) {
+		if len(x.Addresses) > 0 || inside {
+			svc = s.prefer(svc, x, namespace)
 		}
-		switch {
-		case len(svc.Addresses) > 0:
-			return out, true
-		case host == mesh.ClusterDomain || strings.HasSuffix(host, "."+mesh.ClusterDomain):
-			return s.endpointAddrsLocked(svc), true
+	}
+	if svc == nil {
+		for w := range s.index.hosts.all(host) {
+			if w.Network == s.conf.Network && len(w.Addresses) > 0 {
+				return slices.Clone(w.Addresses), true
+			}
 		}
 		return nil, false
 	}
-	for _, w := range s.hosts[host] {
-		if w.Network == s.conf.Network && len(w.Addresses) > 0 {
-			return slices.Clone(w.Addresses), true
+	if len(svc.Addresses) == 0 {
+		return s.endpointAddrsLocked(svc), true
+	}
+	var out []netip.Addr
+	for _, v := range svc.Addresses {
+		if v.Network == s.conf.Network && v.Block.IsSingleIP() && svc.accepts(v.Block.Addr()) {
+			out = append(out, v.Block.Addr())
 		}
 	}
-	return nil, false
+	return out, true
 }
 
 // endpointAddrsLocked lists the addresses of a service's endpoints that take connections.
 func (s *Store) endpointAddrsLocked(svc *Service) []netip.Addr {
 	var out []netip.Addr
-	for _, w := range s.endpoints[svc.Key()] {
-		if w.Network == s.conf.Network && (w.Healthy || svc.Balance.AllowUnhealthy) {
-			out = append(out, w.Addresses...)
+	for _, e := range s.index.endpoints[svc.key] {
+		if e.w.Network != s.conf.Network || !e.w.Healthy && !svc.Balance.AllowUnhealthy {
+			continue
+		}
+		for _, a := range e.w.Addresses {
+			if svc.accepts(a) {
+				out = append(out, a)
+			}
 		}
 	}
 	return out
@@ -52,8 +61,9 @@ func (s *Store) endpointAddrsLocked(svc *Service) []netip.Addr {
 func (s *Store) ServiceOf(hostname, namespace string) *Service {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	if svc := s.services[namespace+"/"+hostname]; svc != nil {
-		return svc
+	var best *Service
+	for svc := range s.index.byHost.all(hostname) {
+		best = s.prefer(best, svc, namespace)
 	}
-	return s.prefer(s.byHost[hostname], namespace)
+	return best
 }

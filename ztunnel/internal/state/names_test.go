@@ -49,17 +49,25 @@ func TestNamed(t *testing.T) {
 			if got := fmt.Sprint(addrs, ok); got != tc.want {
 				t.Errorf("%s, want %s", got, tc.want)
 			}
-			s.removeServiceLocked("ns/" + tc.host)
-			if len(s.byHost[tc.host]) > 0 && s.byHost[tc.host][0].Namespace == "ns" {
+			if err := s.ApplyAddresses(Addresses{Remove: []string{"ns/" + tc.host}}); err != nil {
+				t.Fatal(err)
+			}
+			if svc := s.ServiceOf(tc.host, "ns"); svc != nil && svc.Namespace == "ns" {
 				t.Error("a service that is gone is still found by name")
 			}
 		})
 	}
-	s := New(Config{Preferred: "b", Pick: func(uint64) uint64 { return 0 }})
-	if err := s.ApplyAddresses(Addresses{Set: []*workload.Address{svc("x.example.com", "240.240.0.1", in("a", canonical)), svc("x.example.com", "240.240.0.2", in("b"))}}); err != nil {
-		t.Fatal(err)
-	}
-	if addrs, _ := s.Named("x.example.com", "c"); fmt.Sprint(addrs) != "[240.240.0.2]" {
-		t.Errorf("%v, want that of the preferred namespace before the canonical one", addrs)
+	s := New(Config{Preferred: "c", Pick: func(uint64) uint64 { return 0 }})
+	three := []*workload.Address{svc("x.example.com", "240.240.0.1", in("a")), svc("x.example.com", "240.240.0.3", in("c")), svc("x.example.com", "240.240.0.2", in("b", canonical))}
+	for n, want := range []string{"", "[240.240.0.1]", "[240.240.0.3]", "[240.240.0.2]"} {
+		if n == 0 {
+			continue
+		}
+		if err := s.ApplyAddresses(Addresses{Set: three[:n]}); err != nil {
+			t.Fatal(err)
+		}
+		if addrs, _ := s.Named("x.example.com", "z"); fmt.Sprint(addrs) != want {
+			t.Errorf("of %d services: %v, want %s: the canonical one, else that of the preferred namespace, else the first", n, addrs, want)
+		}
 	}
 }

@@ -1,7 +1,6 @@
 package state
 
 import (
-	"fmt"
 	"net/netip"
 	"slices"
 
@@ -30,6 +29,7 @@ func (k Kind) String() string {
 const (
 	Direct           = "Direct"
 	ToServerWaypoint = "ToServerWaypoint"
+	PassedThrough    = "Passthrough"
 )
 
 // Route is a decision about one connection, and why it was taken.
@@ -41,11 +41,38 @@ type Route struct {
 	Hop hbone.Hop
 	// To is where the bytes end as the next machine sees it: an endpoint, or a service for a waypoint.
 	To netip.AddrPort
-	// Why explains the decision; for Refuse it is the error.
-	Why string
+	// Resolve is the host name of an endpoint that has no address. At makes the route to one of its addresses.
+	Resolve string
 	// Service is what the client dialled, and Workload the instance that was chosen; nil if unknown.
 	Service  *Service
 	Workload *Workload
+	// Waypoint is the one that the connection has to pass; nil if none.
+	Waypoint *Gateway
+
+	why why
+}
+
+// Why explains the decision; for Refuse it is the error.
+func (r Route) Why() string { return r.why.text(r) }
+
+// At is the route to an address of the endpoint that Resolve names.
+func (r Route) At(a netip.Addr) Route {
+	r.Resolve = ""
+	r.To = netip.AddrPortFrom(a.Unmap(), r.To.Port())
+	if r.Kind == HBONE {
+		r.Hop.Addr = netip.AddrPortFrom(a.Unmap(), r.Hop.Addr.Port())
+	}
+	return r
+}
+
+// Unresolved is the refusal of a route whose Resolve has no address.
+func (r Route) Unresolved(err error) Route {
+	return r.refuse(why{cause: noAddress, detail: err.Error()})
+}
+
+func (r Route) refuse(y why) Route {
+	r.Kind, r.Type, r.Hop, r.why = Refuse, "", hbone.Hop{}, y
+	return r
 }
 
 // Route decides where a connection of a workload goes that dialled an address.
@@ -56,178 +83,148 @@ func (s *Store) Route(from *Workload, to netip.AddrPort) Route {
 	if svc := s.vipLocked(to.Addr(), from.Namespace); svc != nil {
 		return s.toServiceLocked(from, svc, to)
 	}
-	if w := s.workloadLocked(to.Addr()); w != nil {
-		if w.Waypoint != nil && !s.isLocked(from, w.Waypoint) {
-			return s.toWaypointLocked(from, w.Waypoint, Route{To: to, Workload: w, Why: "workload " + w.UID})
-		}
-		return direct(from, w, to, Route{Why: "workload " + w.UID})
+	if w := s.index.workload(address{s.conf.Network, to.Addr()}); w != nil {
+		return s.toWorkloadLocked(from, w, Route{To: to, Workload: w})
 	}
-	return Route{Kind: Passthrough, Type: "Passthrough", To: to, Why: fmt.Sprintf("%s is neither a service nor a workload of the mesh", to.Addr())}
+	if s.conf.RegistryOnly {
+		return Route{To: to}.refuse(why{cause: registryOnly})
+	}
+	return Route{Kind: Passthrough, Type: PassedThrough, To: to, why: why{cause: unknownAddress}}
 }
 
-// vipLocked finds the service of an address: the exact one, else the narrowest block.
-func (s *Store) vipLocked(a netip.Addr, namespace string) *Service {
-	if svc := s.prefer(s.byVIP[address{s.conf.Network, a}], namespace); svc != nil {
-		return svc
+// toWorkloadLocked leads a connection to a workload that was dialled by its own address.
+func (s *Store) toWorkloadLocked(from, w *Workload, r Route) Route {
+	if w.Problem != "" {
+		return r.refuse(why{cause: badWorkload})
 	}
-	var best *Service
-	bits := -1
-	for block, svcs := range s.blocks {
-		if block.Bits() > bits && block.Contains(a) {
-			if svc := s.prefer(svcs, namespace); svc != nil {
-				best, bits = svc, block.Bits()
-			}
-		}
+	if w.Waypoint != nil && !s.index.is(from, w.Waypoint) {
+		return s.toWaypointLocked(from, w.Waypoint, r)
 	}
-	return best
-}
-
-// prefer chooses among services of one address or name: the client's namespace first, then the preferred one, then the
-// canonical one, then by name. Private services of other namespaces do not exist.
-func (s *Store) prefer(svcs []*Service, namespace string) *Service {
-	var best *Service
-	better := func(a, b *Service) bool {
-		if x, y := a.Namespace == namespace, b.Namespace == namespace; x != y {
-			return x
-		}
-		if x, y := a.Namespace == s.conf.Preferred, b.Namespace == s.conf.Preferred; x != y {
-			return x
-		}
-		if a.Canonical != b.Canonical {
-			return a.Canonical
-		}
-		return a.Key() < b.Key()
-	}
-	for _, svc := range svcs {
-		if svc.Private && svc.Namespace != namespace {
-			continue
-		}
-		if best == nil || better(svc, best) {
-			best = svc
-		}
-	}
-	return best
+	return direct(from, endpoint{w: w, at: -1}, r.To, r)
 }
 
 func (s *Store) toServiceLocked(from *Workload, svc *Service, to netip.AddrPort) Route {
-	r := Route{Service: svc, To: to, Why: "service " + svc.Key()}
-	if svc.Waypoint != nil && !s.isLocked(from, svc.Waypoint) {
-		return s.toWaypointLocked(from, svc.Waypoint, r)
+	r := Route{Service: svc, To: to}
+	if svc.Problem != "" {
+		return r.refuse(why{cause: badService})
+	}
+	if gw := s.waypointOf(svc); gw != nil && !s.index.is(from, gw) {
+		return s.toWaypointLocked(from, gw, r)
 	}
 	if svc.Balance.Mode == workload.LoadBalancing_PASSTHROUGH {
-		if w := s.workloadLocked(to.Addr()); w != nil {
-			return direct(from, w, to, r)
+		if w := s.index.workload(address{s.conf.Network, to.Addr()}); w != nil {
+			r.Workload = w
+			return s.toWorkloadLocked(from, w, r)
 		}
-		r.Kind, r.Type, r.Why = Passthrough, "Passthrough", r.Why+" keeps the address that was dialled"
+		r.Kind, r.Type, r.why = Passthrough, PassedThrough, why{cause: keepsAddress}
 		return r
 	}
-	w, target, ok := s.chooseLocked(from, svc, to.Port())
+	e, target, ok := s.chooseLocked(from, svc, to, ordinary)
 	if !ok {
-		r.Why = "no healthy upstream: " + to.String()
-		return r
+		return r.refuse(why{cause: noEndpoint, detail: s.excludedLocked(svc, to, ordinary)})
 	}
-	addr, ok := addressFor(w, to.Addr())
-	if !ok {
-		r.Why = "no healthy upstream: " + to.String()
-		return r
-	}
-	r.Why += ", endpoint " + w.UID
-	return direct(from, w, netip.AddrPortFrom(addr, target), r)
+	return direct(from, e, netip.AddrPortFrom(svc.addressOf(e.w, to.Addr()), target), r)
 }
 
-// direct finishes a route to a workload without a waypoint.
-func direct(from, w *Workload, to netip.AddrPort, r Route) Route {
+// direct finishes a route to an endpoint without a waypoint.
+func direct(from *Workload, e endpoint, to netip.AddrPort, r Route) Route {
+	w := e.w
 	r.Workload, r.To, r.Type = w, to, Direct
-	if !w.HBONE {
-		r.Kind, r.Why = Plaintext, r.Why+", which has no tunnel"
-		return r
+	if !to.Addr().IsValid() {
+		r.Resolve = w.Hostname
 	}
-	expect := []identity.ID{w.Identity}
-	if r.Service != nil {
-		expect = append(expect, r.Service.SANs...)
+	r.Kind, r.why = Plaintext, why{cause: known}
+	if w.HBONE {
+		r.Kind = HBONE
+		r.Hop = hbone.Hop{Addr: netip.AddrPortFrom(to.Addr(), mesh.PortHBONE), Own: from.Identity, Expect: expect(w, r.Service)}
 	}
-	r.Kind = HBONE
-	r.Hop = hbone.Hop{Addr: netip.AddrPortFrom(to.Addr(), mesh.PortHBONE), Own: from.Identity, Expect: expect}
 	return r
 }
 
-// toWaypointLocked goes through a waypoint or nowhere: traffic that should pass it never goes around it.
-func (s *Store) toWaypointLocked(from *Workload, gw *Gateway, r Route) Route {
-	refuse := func(why string) Route {
-		r.Kind, r.Why = Refuse, fmt.Sprintf("unknown waypoint: %s: %s", gw, why)
-		return r
+// expect lists the identities that an endpoint of a service may have.
+func expect(w *Workload, svc *Service) []identity.ID {
+	if svc == nil || len(svc.SANs) == 0 {
+		return w.expect
 	}
-	port := gw.Port
-	if port == 0 {
-		port = mesh.PortHBONE
+	return slices.Concat(w.expect, svc.SANs)
+}
+
+// vipLocked finds the service of an address: that which has exactly it; else one of the client's own namespace with a
+// block that holds it; else the one with the narrowest block.
+func (s *Store) vipLocked(a netip.Addr, namespace string) *Service {
+	var best *Service
+	for svc := range s.index.byVIP.all(address{s.conf.Network, a}) {
+		best = s.prefer(best, svc, namespace)
 	}
-	svc, w := s.gatewayLocked(gw)
-	if svc != nil {
-		var ok bool
-		if w, port, ok = s.chooseLocked(from, svc, port); !ok {
-			return refuse("no healthy endpoint")
+	if best != nil || len(s.index.lengths) == 0 {
+		return best
+	}
+	for _, l := range s.index.lengths {
+		if l.v6 != a.Is6() {
+			continue
+		}
+		p, err := a.Prefix(l.bits)
+		if err != nil {
+			continue // it is of the other family
+		}
+		var here *Service
+		for svc := range s.index.blocks.all(block{s.conf.Network, p}) {
+			here = s.prefer(here, svc, namespace)
+		}
+		switch {
+		case here == nil:
+		case here.Namespace == namespace:
+			return here
+		case best == nil:
+			best = here
 		}
 	}
-	if w == nil {
-		return refuse("it was not received")
-	}
-	addr, ok := addressFor(w, r.To.Addr())
-	if !ok {
-		return refuse("its endpoint " + w.UID + " has no address")
-	}
-	expect := []identity.ID{w.Identity}
-	if svc != nil {
-		expect = append(expect, svc.SANs...)
-	}
-	r.Kind, r.Type = HBONE, ToServerWaypoint
-	r.Hop = hbone.Hop{Addr: netip.AddrPortFrom(addr, port), Own: from.Identity, Expect: expect}
-	r.Why += " has waypoint " + gw.String()
-	return r
+	return best
 }
 
-// gatewayLocked finds what a gateway's name or address stands for: a service or a workload.
-func (s *Store) gatewayLocked(gw *Gateway) (*Service, *Workload) {
-	if gw.Hostname != "" {
-		return s.services[gw.Namespace+"/"+gw.Hostname], nil
+// prefer chooses between services of one address or name: the client's namespace first, then the canonical one, then
+// the preferred namespace, then by name. Private services of other namespaces do not exist. best may be nil.
+func (s *Store) prefer(best, svc *Service, namespace string) *Service {
+	switch {
+	case svc.Private && svc.Namespace != namespace:
+		return best
+	case best == nil:
+		return svc
 	}
-	if svcs := s.byVIP[address{gw.Network, gw.Addr}]; len(svcs) > 0 {
-		return svcs[0], nil
+	if x, y := svc.Namespace == namespace, best.Namespace == namespace; x != y {
+		return either(x, svc, best)
 	}
-	if ws := s.byAddress[address{gw.Network, gw.Addr}]; len(ws) > 0 {
-		return nil, ws[0]
+	if svc.Canonical != best.Canonical {
+		return either(svc.Canonical, svc, best)
 	}
-	return nil, nil
+	if x, y := svc.Namespace == s.conf.Preferred, best.Namespace == s.conf.Preferred; x != y {
+		return either(x, svc, best)
+	}
+	return either(svc.key < best.key, svc, best)
 }
 
-// isLocked reports whether a workload is (part of) a gateway.
-func (s *Store) isLocked(w *Workload, gw *Gateway) bool {
-	svc, at := s.gatewayLocked(gw)
-	if svc != nil {
-		_, in := findEndpoint(s.endpoints[svc.Key()], w.UID)
-		return in
+func either(first bool, a, b *Service) *Service {
+	if first {
+		return a
 	}
-	return at != nil && at.UID == w.UID
+	return b
 }
 
-// IsWaypointFor reports whether a workload is (part of) the waypoint of what an address stands for.
-func (s *Store) IsWaypointFor(w *Workload, a netip.Addr) bool {
+// Workload is the workload of an address of our network; nil if there is none.
+func (s *Store) Workload(a netip.Addr) *Workload {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	a = a.Unmap()
-	if svc := s.vipLocked(a, w.Namespace); svc != nil {
-		return svc.Waypoint != nil && s.isLocked(w, svc.Waypoint)
-	}
-	to := s.workloadLocked(a)
-	return to != nil && to.Waypoint != nil && s.isLocked(w, to.Waypoint)
+	return s.index.workload(address{s.conf.Network, a.Unmap()})
 }
 
-// addressFor chooses an address of the family that the client dialled, if the workload has one.
-func addressFor(w *Workload, dialled netip.Addr) (netip.Addr, bool) {
-	if len(w.Addresses) == 0 {
-		return netip.Addr{}, false
-	}
-	if i := slices.IndexFunc(w.Addresses, func(a netip.Addr) bool { return a.Is4() == dialled.Is4() }); i >= 0 {
-		return w.Addresses[i], true
-	}
-	return w.Addresses[0], true
+// Pod is the workload of a pod; nil if it is not known yet.
+func (s *Store) Pod(cluster, namespace, name string) *Workload {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.index.workloads[PodUID(cluster, namespace, name)]
+}
+
+// PodUID is the name of a pod's workload.
+func PodUID(cluster, namespace, name string) string {
+	return cluster + "//Pod/" + namespace + "/" + name
 }

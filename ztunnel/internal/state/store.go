@@ -3,12 +3,10 @@ package state
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 	"sync"
 
-	"github.com/ambit-mesh/ambit/api/authorization"
 	"github.com/ambit-mesh/ambit/api/workload"
 	"github.com/ambit-mesh/ambit/authz"
 )
@@ -19,9 +17,11 @@ type Config struct {
 	Network string
 	// TrustDomain of workloads that name none.
 	TrustDomain string
-	// Preferred namespace, whose services come second to those of the client's own where several share a name or an
-	// address. Default: none.
+	// Preferred namespace, whose services come after the canonical one where several share a name or an address.
+	// Default: none.
 	Preferred string
+	// RegistryOnly refuses connections to what the mesh does not know. Default: they pass through.
+	RegistryOnly bool
 	// Pick gives a random number below n, which is at least 1.
 	Pick func(n uint64) uint64
 }
@@ -30,32 +30,17 @@ type Config struct {
 type Store struct {
 	conf Config
 
-	mu        sync.RWMutex // guards below
-	workloads map[string]*Workload
-	byAddress map[address][]*Workload
-	services  map[string]*Service
-	byHost    map[string][]*Service
-	hosts     map[string][]*Workload // workloads that have a host name of their own
-	byVIP     map[address][]*Service
-	blocks    map[netip.Prefix][]*Service // addresses that are whole blocks
-	endpoints map[string][]*Workload      // by service, sorted by uid
-	policies  map[string]*authz.Policy    // by name of the resource
-	applying  map[string][]*authz.Policy  // those that need not be named, by namespace; the mesh's under ""
-	changed   chan struct{}               // closed at the next change
-}
-
-type address struct {
-	network string
-	addr    netip.Addr
+	mu       sync.RWMutex // guards below
+	parser   parser
+	index    index
+	policies policies
+	changed  chan struct{} // closed at the next change
 }
 
 // New makes an empty store.
 func New(conf Config) *Store {
 	return &Store{
-		conf: conf, workloads: map[string]*Workload{}, byAddress: map[address][]*Workload{}, services: map[string]*Service{},
-		byHost: map[string][]*Service{}, hosts: map[string][]*Workload{},
-		byVIP: map[address][]*Service{}, blocks: map[netip.Prefix][]*Service{}, endpoints: map[string][]*Workload{},
-		policies: map[string]*authz.Policy{}, applying: map[string][]*authz.Policy{}, changed: make(chan struct{}),
+		conf: conf, parser: parser{trustDomain: conf.TrustDomain}, index: newIndex(), policies: newPolicies(), changed: make(chan struct{}),
 	}
 }
 
@@ -65,97 +50,67 @@ type Addresses struct {
 	Remove []string
 }
 
-// ApplyAddresses takes in a batch. Values that are not understood are left out, and said in the error; the rest is
-// applied.
+// Rejected are the resources of a batch that were not understood. What we know of them is kept, and refuses.
+type Rejected struct {
+	Names []string
+	errs  []error
+}
+
+func (r *Rejected) Error() string { return errors.Join(r.errs...).Error() }
+
+func (r *Rejected) add(name string, err error) {
+	r.Names = append(r.Names, name)
+	r.errs = append(r.errs, err)
+}
+
+func (r *Rejected) orNil() error {
+	if len(r.errs) == 0 {
+		return nil
+	}
+	return r
+}
+
+// ApplyAddresses takes in a batch. The error is a Rejected; the rest is applied.
 func (s *Store) ApplyAddresses(b Addresses) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	defer s.notifyLocked()
 	for _, name := range b.Remove {
-		s.removeWorkloadLocked(name)
-		s.removeServiceLocked(name)
+		s.policies.forget(s.index.workloads[name])
+		s.index.removeWorkload(name)
+		s.index.removeService(name)
 	}
-	var errs []error
+	bad := &Rejected{}
 	for _, a := range b.Set {
 		switch x := a.GetType().(type) {
 		case *workload.Address_Workload:
-			w, err := parseWorkload(x.Workload, s.conf.TrustDomain)
+			w, err := s.parser.workload(x.Workload)
 			if err != nil {
-				errs = append(errs, err)
+				bad.add("", err)
 				continue
 			}
-			s.removeWorkloadLocked(w.UID)
-			s.addWorkloadLocked(w)
+			if w.Problem != "" {
+				bad.add(w.UID, fmt.Errorf("workload %s is refused: %s", w.UID, w.Problem))
+			}
+			s.policies.forget(s.index.workloads[w.UID])
+			s.index.removeWorkload(w.UID)
+			s.index.addWorkload(w)
 		case *workload.Address_Service:
-			svc, err := parseService(x.Service)
+			svc, err := s.parser.service(x.Service)
 			if err != nil {
-				errs = append(errs, err)
+				bad.add("", err)
 				continue
 			}
-			s.removeServiceLocked(svc.Key())
-			s.addServiceLocked(svc)
+			if svc.Problem != "" {
+				bad.add(svc.key, fmt.Errorf("service %s is refused: %s", svc.key, svc.Problem))
+			}
+			s.index.removeService(svc.key)
+			s.index.addService(svc)
 		default:
-			errs = append(errs, errors.New("an address that is neither workload nor service"))
+			bad.add("", errors.New("an address that is neither workload nor service"))
 		}
 	}
-	return errors.Join(errs...)
-}
-
-// Policies is a batch of policies to take in, and names of those that are gone.
-type Policies struct {
-	Set []*authorization.Authorization
-	// Names are the resources' names, in the order of Set. One that is absent or empty is "namespace/name".
-	Names  []string
-	Remove []string
-}
-
-// ApplyPolicies takes in a batch. A policy that is not understood is kept, because it denies.
-func (s *Store) ApplyPolicies(b Policies) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	defer s.notifyLocked()
-	for _, name := range b.Remove {
-		s.removePolicyLocked(name)
-	}
-	var errs []error
-	for i, a := range b.Set {
-		p := authz.Compile(a)
-		name := p.Key()
-		if i < len(b.Names) && b.Names[i] != "" {
-			name = b.Names[i]
-		}
-		s.removePolicyLocked(name)
-		s.policies[name] = p
-		if where, ok := unnamed(p); ok {
-			s.applying[where] = append(s.applying[where], p)
-		}
-		if p.Problem != "" {
-			errs = append(errs, fmt.Errorf("policy %s denies, because it is not understood: %s", p.Key(), p.Problem))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-func (s *Store) removePolicyLocked(key string) {
-	p := s.policies[key]
-	if p == nil {
-		return
-	}
-	delete(s.policies, key)
-	if where, ok := unnamed(p); ok {
-		drop(s.applying, where, p)
-	}
-}
-
-// unnamed tells where a policy applies without being named by workloads: in a namespace, or everywhere ("").
-func unnamed(p *authz.Policy) (namespace string, ok bool) {
-	switch p.Scope {
-	case authz.Mesh:
-		return "", true
-	case authz.Namespace:
-		return p.Namespace, true
-	}
-	return "", false
+	return bad.orNil()
 }
 
 func (s *Store) notifyLocked() {
@@ -170,169 +125,49 @@ func (s *Store) Changed() <-chan struct{} {
 	return s.changed
 }
 
-func (s *Store) addWorkloadLocked(w *Workload) {
-	s.workloads[w.UID] = w
-	if !w.HostNetwork {
-		for _, a := range w.Addresses {
-			k := address{w.Network, a}
-			s.byAddress[k] = append(s.byAddress[k], w)
-		}
-	}
-	if w.Hostname != "" {
-		s.hosts[w.Hostname] = append(s.hosts[w.Hostname], w)
-	}
-	for key := range w.Services {
-		i, _ := findEndpoint(s.endpoints[key], w.UID)
-		s.endpoints[key] = slices.Insert(s.endpoints[key], i, w)
-	}
-}
-
-func (s *Store) removeWorkloadLocked(uid string) {
-	w := s.workloads[uid]
-	if w == nil {
-		return
-	}
-	delete(s.workloads, uid)
-	drop(s.hosts, w.Hostname, w)
-	for _, a := range w.Addresses {
-		drop(s.byAddress, address{w.Network, a}, w)
-	}
-	for key := range w.Services {
-		if i, ok := findEndpoint(s.endpoints[key], uid); ok {
-			s.endpoints[key] = slices.Delete(s.endpoints[key], i, i+1)
-		}
-		if len(s.endpoints[key]) == 0 {
-			delete(s.endpoints, key)
-		}
-	}
-}
-
-func findEndpoint(sorted []*Workload, uid string) (int, bool) {
-	return slices.BinarySearchFunc(sorted, uid, func(w *Workload, uid string) int { return strings.Compare(w.UID, uid) })
-}
-
-func (s *Store) addServiceLocked(svc *Service) {
-	s.services[svc.Key()] = svc
-	s.byHost[svc.Hostname] = append(s.byHost[svc.Hostname], svc)
-	for _, v := range svc.Addresses {
-		if v.Block.IsSingleIP() {
-			k := address{v.Network, v.Block.Addr()}
-			s.byVIP[k] = append(s.byVIP[k], svc)
-		} else {
-			s.blocks[v.Block] = append(s.blocks[v.Block], svc)
-		}
-	}
-}
-
-func (s *Store) removeServiceLocked(key string) {
-	svc := s.services[key]
-	if svc == nil {
-		return
-	}
-	delete(s.services, key)
-	drop(s.byHost, svc.Hostname, svc)
-	for _, v := range svc.Addresses {
-		drop(s.byVIP, address{v.Network, v.Block.Addr()}, svc)
-		drop(s.blocks, v.Block, svc)
-	}
-}
-
-// drop takes v out of the list of k and leaves no empty list.
-func drop[K comparable, V comparable](m map[K][]V, k K, v V) {
-	rest := slices.DeleteFunc(slices.Clone(m[k]), func(x V) bool { return x == v })
-	if len(rest) == 0 {
-		delete(m, k)
-	} else {
-		m[k] = rest
-	}
-}
-
-// Workload is the workload of an address of our network; nil if there is none.
-func (s *Store) Workload(a netip.Addr) *Workload {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return s.workloadLocked(a.Unmap())
-}
-
-func (s *Store) workloadLocked(a netip.Addr) *Workload {
-	ws := s.byAddress[address{s.conf.Network, a}]
-	if len(ws) == 0 {
-		return nil
-	}
-	// A pod takes precedence over an entry that names its address; the newest over a pod that is going away.
-	for i := len(ws) - 1; i >= 0; i-- {
-		if strings.Contains(ws[i].UID, "//Pod/") {
-			return ws[i]
-		}
-	}
-	return ws[len(ws)-1]
-}
-
-// Pod is the workload of a pod; nil if it is not known yet.
-func (s *Store) Pod(cluster, namespace, name string) *Workload {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return s.workloads[cluster+"//Pod/"+namespace+"/"+name]
-}
-
-// PoliciesOf collects the policies that apply to a workload: the mesh's, its namespace's and those it names.
-func (s *Store) PoliciesOf(w *Workload) *authz.Policies {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	var apply []*authz.Policy
-	var missing []string
-	for _, key := range w.Policies {
-		if p := s.policies[key]; p != nil {
-			if !slices.Contains(apply, p) {
-				apply = append(apply, p)
-			}
-		} else {
-			missing = append(missing, key)
-		}
-	}
-	for _, where := range []string{"", w.Namespace} {
-		for _, p := range s.applying[where] {
-			if !slices.Contains(apply, p) {
-				apply = append(apply, p)
-			}
-		}
-		if w.Namespace == "" {
-			break
-		}
-	}
-	slices.SortFunc(apply, func(a, b *authz.Policy) int { return strings.Compare(a.Key(), b.Key()) })
-	return authz.Collect(apply, missing...)
-}
-
 // Snapshot is everything at one moment, for dumps; each list is sorted.
 type Snapshot struct {
 	Workloads []*Workload
 	Services  []*Service
 	Policies  []*authz.Policy
-	Endpoints map[string][]string // uids, by service
+	Endpoints map[string][]*Workload // by service, sorted by uid
 }
 
 // Snapshot copies the lists; the values are shared.
 func (s *Store) Snapshot() Snapshot {
 	s.mu.RLock()
-	defer s.mu.RUnlock()
-	out := Snapshot{Endpoints: map[string][]string{}}
-	for _, w := range s.workloads {
+	out := Snapshot{
+		Workloads: make([]*Workload, 0, len(s.index.workloads)), Services: make([]*Service, 0, len(s.index.services)),
+		Endpoints: make(map[string][]*Workload, len(s.index.endpoints)), Policies: s.policies.all(),
+	}
+	for _, w := range s.index.workloads {
 		out.Workloads = append(out.Workloads, w)
 	}
-	for _, svc := range s.services {
+	for _, svc := range s.index.services {
 		out.Services = append(out.Services, svc)
 	}
-	for _, p := range s.policies {
-		out.Policies = append(out.Policies, p)
-	}
-	for key, ws := range s.endpoints {
-		for _, w := range ws {
-			out.Endpoints[key] = append(out.Endpoints[key], w.UID)
+	for key, es := range s.index.endpoints {
+		for _, e := range es {
+			out.Endpoints[key] = append(out.Endpoints[key], e.w)
 		}
 	}
+	s.mu.RUnlock()
 	slices.SortFunc(out.Workloads, func(a, b *Workload) int { return strings.Compare(a.UID, b.UID) })
-	slices.SortFunc(out.Services, func(a, b *Service) int { return strings.Compare(a.Key(), b.Key()) })
+	slices.SortFunc(out.Services, func(a, b *Service) int { return strings.Compare(a.key, b.key) })
 	slices.SortFunc(out.Policies, func(a, b *authz.Policy) int { return strings.Compare(a.Key(), b.Key()) })
+	return out
+}
+
+// Owner is what workloads are instances of.
+type Owner struct{ Namespace, Name string }
+
+// Owners are those that have an instance.
+func (s *Store) Owners() map[Owner]struct{} {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	out := map[Owner]struct{}{}
+	for _, w := range s.index.workloads {
+		out[Owner{w.Namespace, w.Owner}] = struct{}{}
+	}
 	return out
 }

@@ -2,9 +2,11 @@
 package state
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/ambit-mesh/ambit/api/workload"
 	"github.com/ambit-mesh/ambit/identity"
@@ -17,18 +19,28 @@ type Workload struct {
 	Identity                                identity.ID
 	HBONE                                   bool // reached through a tunnel
 	NativeTunnel                            bool // ends the tunnel itself
+	Healthy                                 bool
+	HostNetwork                             bool
+	Capacity                                uint32
 	Waypoint                                *Gateway
 	NetworkGateway                          *Gateway
 	Node, Cluster                           string
 	CanonicalName, CanonicalRevision        string
 	Kind, Owner                             string // what it is an instance of: "deployment" and its name
 	AppTunnel                               *AppTunnel
-	Services                                map[string][]Port // by "namespace/hostname"
-	Policies                                []string          // "namespace/name", those that select it
-	Healthy                                 bool
-	Capacity                                uint32
+	Services                                []Membership // sorted by service
+	Policies                                []string     // "namespace/name", those that select it
 	Region, Zone, Subzone                   string
-	HostNetwork                             bool
+	// Problem says what of it we do not understand. Nothing is sent to such a workload, and nothing let into it.
+	Problem string
+
+	expect []identity.ID // its own identity
+}
+
+// Membership puts a workload behind a service.
+type Membership struct {
+	Service string // "namespace/hostname"
+	Ports   []Port
 }
 
 // Port maps a service's port to a workload's; Target 0 is a named port, to be found at the endpoint.
@@ -40,78 +52,111 @@ type AppTunnel struct {
 	Port  uint16
 }
 
-// Gateway is a waypoint or a network's gateway: by host name, or else by address.
-type Gateway struct {
-	Namespace, Hostname string
-	Network             string
-	Addr                netip.Addr
-	Port                uint16
+// Has reports whether the workload has the address.
+func (w *Workload) Has(a netip.Addr) bool { return slices.Contains(w.Addresses, a.Unmap()) }
+
+// Serves reports whether the workload stands behind a service.
+func (w *Workload) Serves(svc *Service) bool { return w.membership(svc.Key()) >= 0 }
+
+// membership is the place of a service in Services, or -1.
+func (w *Workload) membership(service string) int {
+	return slices.IndexFunc(w.Services, func(m Membership) bool { return m.Service == service })
 }
 
-func (g *Gateway) String() string {
-	if g.Hostname != "" {
-		return g.Namespace + "/" + g.Hostname
+// parser reads resources; equal words of them share their bytes.
+type parser struct {
+	trustDomain string
+	words       words
+	expected    expected
+	gateways    gateways
+}
+
+// workload reads one. Only one without a name is an error; what else is wrong is its Problem.
+func (p *parser) workload(w *workload.Workload) (*Workload, error) {
+	if w.GetUid() == "" {
+		return nil, fmt.Errorf("workload %s/%s has no uid", w.GetNamespace(), w.GetName())
 	}
-	return g.Network + "/" + g.Addr.String()
-}
-
-func parseWorkload(w *workload.Workload, trustDomain string) (*Workload, error) {
+	word := p.words.of
 	out := &Workload{
-		UID: w.GetUid(), Name: w.GetName(), Namespace: w.GetNamespace(), Hostname: w.GetHostname(), Network: w.GetNetwork(),
+		UID: w.GetUid(), Name: w.GetName(), Namespace: word(w.GetNamespace()), Hostname: w.GetHostname(), Network: word(w.GetNetwork()),
 		HBONE: w.GetTunnelProtocol() == workload.TunnelProtocol_HBONE, NativeTunnel: w.GetNativeTunnel(),
-		Node: w.GetNode(), Cluster: w.GetClusterId(),
-		CanonicalName: w.GetCanonicalName(), CanonicalRevision: w.GetCanonicalRevision(),
-		Kind: kindOf(w.GetWorkloadType()), Owner: w.GetWorkloadName(),
-		Policies: w.GetAuthorizationPolicies(),
-		Healthy:  w.GetStatus() == workload.WorkloadStatus_HEALTHY, Capacity: 1,
-		Region: w.GetLocality().GetRegion(), Zone: w.GetLocality().GetZone(), Subzone: w.GetLocality().GetSubzone(),
+		Node: word(w.GetNode()), Cluster: word(w.GetClusterId()),
+		CanonicalName: word(w.GetCanonicalName()), CanonicalRevision: word(w.GetCanonicalRevision()),
+		Kind: kindOf(w.GetWorkloadType()), Owner: word(w.GetWorkloadName()),
+		Healthy: w.GetStatus() == workload.WorkloadStatus_HEALTHY, Capacity: 1,
+		Region: word(w.GetLocality().GetRegion()), Zone: word(w.GetLocality().GetZone()), Subzone: word(w.GetLocality().GetSubzone()),
 		HostNetwork: w.GetNetworkMode() == workload.NetworkMode_HOST_NETWORK,
 	}
-	if out.UID == "" {
-		return nil, fmt.Errorf("workload %s/%s has no uid", out.Namespace, out.Name)
+	if strings.HasSuffix(out.UID, out.Name) {
+		out.Name = out.UID[len(out.UID)-len(out.Name):]
+	}
+	if policies := w.GetAuthorizationPolicies(); len(policies) > 0 {
+		out.Policies = make([]string, len(policies))
+		for i, name := range policies {
+			out.Policies[i] = word(name)
+		}
+	}
+	out.Identity = identity.ID{
+		TrustDomain: word(cmp.Or(w.GetTrustDomain(), p.trustDomain)), Namespace: out.Namespace, ServiceAccount: word(cmp.Or(w.GetServiceAccount(), "default")),
+	}
+	out.expect = p.expected.of(out.Identity)
+	if c := w.GetCapacity(); c != nil {
+		out.Capacity = c.GetValue()
+	}
+	out.Problem = p.details(out, w)
+	return out, nil
+}
+
+// details reads what may be of a kind that we do not know. Newer control planes add values; to guess what they mean
+// could send plain text, or go around a waypoint.
+func (p *parser) details(out *Workload, w *workload.Workload) (problem string) {
+	say := func(format string, args ...any) {
+		if problem == "" {
+			problem = fmt.Sprintf(format, args...)
+		}
 	}
 	if x := w.GetExtensions(); len(x) > 0 {
-		return nil, fmt.Errorf("workload %s: extension %q is not known", out.UID, x[0].GetName())
+		say("extension %q is not known", x[0].GetName())
 	}
-	out.Identity = identity.ID{TrustDomain: w.GetTrustDomain(), Namespace: w.GetNamespace(), ServiceAccount: w.GetServiceAccount()}
-	if out.Identity.TrustDomain == "" {
-		out.Identity.TrustDomain = trustDomain
+	if t := w.GetTunnelProtocol(); t < workload.TunnelProtocol_NONE || t > workload.TunnelProtocol_LEGACY_ISTIO_MTLS {
+		say("tunnel protocol %d is not known", t)
 	}
-	if out.Identity.ServiceAccount == "" {
-		out.Identity.ServiceAccount = "default"
+	if m := w.GetNetworkMode(); m < workload.NetworkMode_STANDARD || m > workload.NetworkMode_HOST_NETWORK {
+		say("network mode %d is not known", m)
 	}
 	for _, b := range w.GetAddresses() {
 		a, ok := netip.AddrFromSlice(b)
 		if !ok {
-			return nil, fmt.Errorf("workload %s: an address of %d bytes", out.UID, len(b))
+			say("an address of %d bytes", len(b))
+			continue
 		}
 		out.Addresses = append(out.Addresses, a.Unmap())
 	}
-	if c := w.GetCapacity(); c != nil {
-		out.Capacity = c.GetValue()
-	}
 	var err error
-	if out.Waypoint, err = parseGateway(w.GetWaypoint()); err != nil {
-		return nil, fmt.Errorf("workload %s: waypoint: %w", out.UID, err)
+	if out.Waypoint, err = p.gateway(w.GetWaypoint()); err != nil {
+		say("waypoint: %v", err)
 	}
-	if out.NetworkGateway, err = parseGateway(w.GetNetworkGateway()); err != nil {
-		return nil, fmt.Errorf("workload %s: network gateway: %w", out.UID, err)
+	if out.NetworkGateway, err = p.gateway(w.GetNetworkGateway()); err != nil {
+		say("network gateway: %v", err)
 	}
 	if t := w.GetApplicationTunnel(); t != nil {
-		if t.GetPort() > 65535 {
-			return nil, fmt.Errorf("workload %s: application tunnel to port %d", out.UID, t.GetPort())
+		if proto := t.GetProtocol(); proto < workload.ApplicationTunnel_NONE || proto > workload.ApplicationTunnel_PROXY || t.GetPort() > 65535 {
+			say("application tunnel of protocol %d to port %d", proto, t.GetPort())
 		}
 		out.AppTunnel = &AppTunnel{Proxy: t.GetProtocol() == workload.ApplicationTunnel_PROXY, Port: uint16(t.GetPort())}
 	}
 	if n := len(w.GetServices()); n > 0 {
-		out.Services = make(map[string][]Port, n)
+		out.Services = make([]Membership, 0, n)
 	}
-	for key, list := range w.GetServices() {
-		if out.Services[key], err = parsePorts(list.GetPorts()); err != nil {
-			return nil, fmt.Errorf("workload %s: service %s: %w", out.UID, key, err)
+	for service, list := range w.GetServices() {
+		ports, err := parsePorts(list.GetPorts())
+		if err != nil {
+			say("service %s: %v", service, err)
 		}
+		out.Services = append(out.Services, Membership{p.words.of(service), ports})
 	}
-	return out, nil
+	slices.SortFunc(out.Services, func(a, b Membership) int { return strings.Compare(a.Service, b.Service) })
+	return problem
 }
 
 func kindOf(t workload.WorkloadType) string {
@@ -137,28 +182,11 @@ func parsePorts(in []*workload.Port) ([]Port, error) {
 	return out, nil
 }
 
-func parseGateway(g *workload.GatewayAddress) (*Gateway, error) {
-	if g == nil {
-		return nil, nil
-	}
-	if g.GetHboneMtlsPort() > 65535 {
-		return nil, fmt.Errorf("port %d is above 65535", g.GetHboneMtlsPort())
-	}
-	out := &Gateway{Port: uint16(g.GetHboneMtlsPort())}
-	switch d := g.GetDestination().(type) {
-	case *workload.GatewayAddress_Hostname:
-		out.Namespace, out.Hostname = d.Hostname.GetNamespace(), d.Hostname.GetHostname()
-	case *workload.GatewayAddress_Address:
-		a, ok := netip.AddrFromSlice(d.Address.GetAddress())
-		if !ok {
-			return nil, fmt.Errorf("an address of %d bytes", len(d.Address.GetAddress()))
+func findPort(ports []Port, p uint16) (Port, bool) {
+	for _, x := range ports {
+		if x.Service == p {
+			return x, true
 		}
-		out.Network, out.Addr = d.Address.GetNetwork(), a.Unmap()
-	default:
-		return nil, fmt.Errorf("neither a host name nor an address")
 	}
-	return out, nil
+	return Port{}, false
 }
-
-// Has reports whether the workload has the address.
-func (w *Workload) Has(a netip.Addr) bool { return slices.Contains(w.Addresses, a.Unmap()) }
