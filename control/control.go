@@ -28,9 +28,9 @@ type Objects interface {
 	Store() *source.Store
 }
 
-// Writer keeps the objects that the control plane owns: its CA's Secret, the root ConfigMap of every namespace.
+// Writer keeps the objects that the control plane owns: its CA's Secrets, the root ConfigMap of every namespace.
 type Writer interface {
-	Apply(ctx context.Context, o kinds.Object) error
+	StatusWriter
 	// Create is Apply for an object that must not exist yet, readable or not.
 	Create(ctx context.Context, o kinds.Object) error
 }
@@ -61,6 +61,12 @@ type Config struct {
 	TrustDomain   string // default cluster.local
 	ClusterDomain string // default cluster.local
 	ClusterID     string // default Kubernetes
+	// RootDistribute is how long a new root is trusted before anything is signed under it. Default 3m, for a kubelet
+	// brings a changed ConfigMap to its pods within two minutes.
+	RootDistribute time.Duration
+	// RootOverlap is how long an old root stays trusted after nothing is signed under it any more. Default 25h, an hour
+	// more than certificates live; where longer ones were signed, until they have ended.
+	RootOverlap time.Duration
 	// NodeAccounts may ask for the identities of the pods on their node. Default istio-system/ztunnel.
 	NodeAccounts []string
 	Version      string
@@ -78,6 +84,12 @@ func (c Config) withDefaults() Config {
 	set(&c.ClusterDomain, mesh.ClusterDomain)
 	set(&c.ClusterID, mesh.ClusterID)
 	set(&c.Version, "dev")
+	if c.RootDistribute == 0 {
+		c.RootDistribute = ca.Distribute
+	}
+	if c.RootOverlap == 0 {
+		c.RootOverlap = ca.Overlap
+	}
 	if len(c.NodeAccounts) == 0 {
 		c.NodeAccounts = []string{c.RootNamespace + "/ztunnel"}
 	}
@@ -132,7 +144,7 @@ func (c *Control) serve(ctx context.Context, serving func()) error {
 	xds := server.New(server.Config[source.Caller]{Authenticate: d.authenticate, Admit: d.admit, Types: c.out.Types, Log: c.conf.Log})
 	defer xds.Close()
 	signer := &ca.Server{
-		Authority: authority.current, Callers: c.conf.Callers, Log: c.conf.Log, Now: time.Now, Count: c.count.certificate,
+		Authority: authority.signer, Issued: authority.signed, Callers: c.conf.Callers, Log: c.conf.Log, Now: time.Now, Count: c.count.certificate,
 		Rules: rules,
 	}
 	rpc := grpc.NewServer(append(server.Options(), grpc.Creds(credentials.NewTLS(authority.serverTLS())))...)

@@ -61,7 +61,7 @@ func (c *Control) distributeRoots(ctx context.Context, a *authority) error {
 			if _, justNow := written[name]; justNow || ns.DeletionTimestamp != nil {
 				continue
 			}
-			m, needed := rootMap(c.store.Objects, name, string(a.current().Roots()))
+			m, needed := rootMap(c.store.Objects, name, a.roots())
 			if !needed {
 				continue
 			}

@@ -40,6 +40,8 @@ func run(ctx context.Context, log *slog.Logger, args []string) error {
 	ready := f.String("ready", ":8080", "address for readiness")
 	trustDomain := f.String("trust-domain", mesh.TrustDomain, "trust domain of the mesh")
 	clusterID := f.String("cluster-id", mesh.ClusterID, "name of this cluster")
+	distribute := f.Duration("root-distribute", 0, "how long a new root certificate is trusted before anything is signed under it (default 3m)")
+	overlap := f.Duration("root-overlap", 0, "how long an old root certificate stays trusted after that (default 25h)")
 	if err := f.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return nil
@@ -56,6 +58,7 @@ func run(ctx context.Context, log *slog.Logger, args []string) error {
 	c := control.Config{
 		Objects: src, Writer: files.NewWriter(*objects), Status: files.NewWriter(*status), Callers: files.NewCallers(*jwks, mesh.TokenAudience),
 		TrustDomain: *trustDomain, ClusterID: *clusterID, Version: version, Log: log,
+		RootDistribute: *distribute, RootOverlap: *overlap,
 	}
 	for addr, to := range map[string]*net.Listener{*xds: &c.XDS, *monitor: &c.Monitor, *ready: &c.Ready} {
 		if *to, err = net.Listen("tcp", addr); err != nil {

@@ -31,7 +31,8 @@ const (
 type Authority struct {
 	key   crypto.Signer
 	chain []*x509.Certificate // of the signing certificate, itself first, the root last
-	roots []byte              // PEM of the roots that peers must trust
+	certs []*x509.Certificate // the roots that peers must trust
+	roots []byte              // certs in PEM
 }
 
 // NewSelfSigned makes an authority with a root of its own.
@@ -53,7 +54,7 @@ func NewSelfSigned(trustDomain string, now time.Time) (*Authority, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the root certificate back: %w", err)
 	}
-	return &Authority{key: key, chain: []*x509.Certificate{cert}, roots: encodePEM(cert)}, nil
+	return &Authority{key: key, chain: []*x509.Certificate{cert}, certs: []*x509.Certificate{cert}, roots: encodePEM(cert)}, nil
 }
 
 // Roots is the PEM that everybody must trust.

@@ -25,12 +25,15 @@ type Callers interface {
 
 // Server answers certificate requests. What it is asked and why it refuses goes to the log, never to the caller.
 type Server struct {
-	Authority func() *Authority // the one in force
-	Callers   Callers
-	Rules     Rules
-	Log       *slog.Logger
-	Now       func() time.Time
-	Count     func(result string) // success, unauthenticated, limited, refused_csr, refused_identity, sign_error
+	// Authority is the one in force; nil while nothing may be signed.
+	Authority func() *Authority
+	// Issued is told of every certificate: who signed it and when it ends. May be nil.
+	Issued  func(by *Authority, until time.Time)
+	Callers Callers
+	Rules   Rules
+	Log     *slog.Logger
+	Now     func() time.Time
+	Count   func(result string) // success, unauthenticated, limited, refused_csr, refused_identity, not_ready, sign_error
 
 	limits limiter
 }
@@ -96,6 +99,9 @@ func (s *Server) create(ctx context.Context, decode func(any) error) (*ca.IstioC
 		return nil, refuse(codes.Unauthenticated, "refused_identity", err.Error())
 	}
 	authority := s.Authority()
+	if authority == nil {
+		return nil, refuse(codes.Unavailable, "not_ready", "a new root certificate is on its way to the proxies; nothing is signed before it has got around")
+	}
 	pub, err := requestKey(req.Csr)
 	if err == nil && authority.owns(pub) {
 		err = errors.New("key is the CA's own")
@@ -108,6 +114,9 @@ func (s *Server) create(ctx context.Context, decode func(any) error) (*ca.IstioC
 		return nil, refuse(codes.Internal, "sign_error", err.Error())
 	}
 	s.Count("success")
+	if s.Issued != nil {
+		s.Issued(authority, leaf.NotAfter)
+	}
 	log.Info("certificate issued", "identity", id, "node", node, "serial", fmt.Sprintf("%x", leaf.SerialNumber), "until", leaf.NotAfter)
 	return &ca.IstioCertificateResponse{CertChain: chain}, nil
 }

@@ -170,8 +170,10 @@ func TestMeaningIsChecked(t *testing.T) {
 func TestWhatIsWrittenIsReadByItsOwnerOnly(t *testing.T) {
 	r := start(t, nil)
 	w := NewWriter(r.dir)
-	svc := &corev1.Service{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Service"}, ObjectMeta: metav1.ObjectMeta{Name: "web", Namespace: "a"},
-		Spec: corev1.ServiceSpec{Selector: map[string]string{"app": "w"}}}
+	svc := &corev1.Service{
+		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Service"}, ObjectMeta: metav1.ObjectMeta{Name: "web", Namespace: "a"},
+		Spec: corev1.ServiceSpec{Selector: map[string]string{"app": "w"}},
+	}
 	if err := w.Apply(t.Context(), svc); err != nil {
 		t.Fatal(err)
 	}

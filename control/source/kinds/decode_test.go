@@ -11,28 +11,46 @@ import (
 
 func TestRefusalsSayWhereWhatAndHow(t *testing.T) {
 	for _, c := range []struct{ name, yaml, want string }{
-		{"unknown field of a Kubernetes kind", "apiVersion: v1\nkind: Service\nmetadata:\n  name: web\nspec:\n  prots: []\n",
-			`f.yaml:6: spec: unknown field "prots"; did you mean "ports"?`},
-		{"unknown field of an Istio kind", "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: web}\nspec:\n  hosts: [web]\n  http:\n  - match:\n    - uri: {exat: /}\n",
-			`f.yaml:8: spec.http[0].match[0].uri: unknown field "exat"; did you mean "exact"?`},
-		{"ill-typed field", "apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec:\n  ports:\n  - port: http\n",
-			`f.yaml:6: spec.ports[0].port: want a whole number, not "http"`},
-		{"number where text is wanted", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata:\n  a: 1\n",
-			`f.yaml:5: data.a: want a string, not "1" (a number); put it in quotes`},
-		{"unknown value of an enumeration", "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: p}\nspec:\n  mtls:\n    mode: STRIKT\n",
-			`f.yaml:6: spec.mtls.mode: unknown value "STRIKT"; did you mean STRICT? known: UNSET, DISABLE, PERMISSIVE, STRICT`},
-		{"two of a choice", "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: v}\nspec:\n  http:\n  - match:\n    - uri: {exact: /, prefix: /}\n",
-			`f.yaml:7: spec.http[0].match[0].uri: has both "exact" and "prefix"; keep one of them`},
+		{
+			"unknown field of a Kubernetes kind", "apiVersion: v1\nkind: Service\nmetadata:\n  name: web\nspec:\n  prots: []\n",
+			`f.yaml:6: spec: unknown field "prots"; did you mean "ports"?`,
+		},
+		{
+			"unknown field of an Istio kind", "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: web}\nspec:\n  hosts: [web]\n  http:\n  - match:\n    - uri: {exat: /}\n",
+			`f.yaml:8: spec.http[0].match[0].uri: unknown field "exat"; did you mean "exact"?`,
+		},
+		{
+			"ill-typed field", "apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec:\n  ports:\n  - port: http\n",
+			`f.yaml:6: spec.ports[0].port: want a whole number, not "http"`,
+		},
+		{
+			"number where text is wanted", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata:\n  a: 1\n",
+			`f.yaml:5: data.a: want a string, not "1" (a number); put it in quotes`,
+		},
+		{
+			"unknown value of an enumeration", "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: p}\nspec:\n  mtls:\n    mode: STRIKT\n",
+			`f.yaml:6: spec.mtls.mode: unknown value "STRIKT"; did you mean STRICT? known: UNSET, DISABLE, PERMISSIVE, STRICT`,
+		},
+		{
+			"two of a choice", "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: v}\nspec:\n  http:\n  - match:\n    - uri: {exact: /, prefix: /}\n",
+			`f.yaml:7: spec.http[0].match[0].uri: has both "exact" and "prefix"; keep one of them`,
+		},
 		{"no name", "apiVersion: v1\nkind: Service\nmetadata:\n  namespace: a\n", `f.yaml:4: metadata: Service has no name; give it metadata.name`},
 		{"a name that leaves its directory", "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: ../x\n", `f.yaml:4: metadata.name: "../x" is not a name: use lower-case letters, digits, '-' and '.'`},
 		{"the same field twice", "apiVersion: v1\nkind: Service\nkind: Pod\nmetadata: {name: x}\n", `f.yaml:3: field "kind" is there twice, first in line 2; remove one`},
 		{"bad YAML", "a: b: c\n", `f.yaml:1: is not YAML: mapping values are not allowed in this context`},
-		{"wrong group of a known kind", "apiVersion: istio.io/v1\nkind: VirtualService\nmetadata: {name: x}\n",
-			`f.yaml:1: ambit does not know kind VirtualService (apiVersion istio.io/v1); did you mean apiVersion networking.istio.io/v1?`},
-		{"bad duration", "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: x}\nspec:\n  http:\n  - timeout: 10 seconds\n",
-			`f.yaml:6: spec.http[0].timeout: "10 seconds" is not a duration; write 10s, 500ms or 1h`},
-		{"second document", "apiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n---\napiVersion: v1\nkind: Namespace\nmetadata: {nam: b}\n",
-			"f.yaml:7: metadata: unknown field \"nam\"; did you mean \"name\"?\nf.yaml:7: metadata: Namespace has no name; give it metadata.name"},
+		{
+			"wrong group of a known kind", "apiVersion: istio.io/v1\nkind: VirtualService\nmetadata: {name: x}\n",
+			`f.yaml:1: ambit does not know kind VirtualService (apiVersion istio.io/v1); did you mean apiVersion networking.istio.io/v1?`,
+		},
+		{
+			"bad duration", "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: x}\nspec:\n  http:\n  - timeout: 10 seconds\n",
+			`f.yaml:6: spec.http[0].timeout: "10 seconds" is not a duration; write 10s, 500ms or 1h`,
+		},
+		{
+			"second document", "apiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n---\napiVersion: v1\nkind: Namespace\nmetadata: {nam: b}\n",
+			"f.yaml:7: metadata: unknown field \"nam\"; did you mean \"name\"?\nf.yaml:7: metadata: Namespace has no name; give it metadata.name",
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got, err := Decode("f.yaml", []byte(c.yaml))
