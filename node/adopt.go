@@ -7,8 +7,7 @@ import (
 	"sync"
 
 	"github.com/ambit-mesh/ambit/linux/netns"
-	"github.com/ambit-mesh/ambit/node/internal/enroll"
-	"github.com/ambit-mesh/ambit/node/internal/podwatch"
+	"github.com/ambit-mesh/ambit/node/internal/objects"
 	"github.com/ambit-mesh/ambit/node/internal/redirect"
 )
 
@@ -59,10 +58,10 @@ func (a *agent) sweep(ctx context.Context) error {
 	return errors.Join(append(failed, err)...)
 }
 
-func (a *agent) sweepPod(ctx context.Context, k podwatch.Key, ns *netns.Namespace) error {
+func (a *agent) sweepPod(ctx context.Context, k objects.Key, ns *netns.Namespace) error {
 	defer a.pods.lock(k)()
 	pod, of, known := a.watch.Pod(k)
-	if !known || a.pods.get(k) != nil || enroll.Decide(pod, of, a.conf.ExcludeNamespaces).In {
+	if !known || a.pods.get(k) != nil || a.rules.Decide(pod, of).In {
 		return nil
 	}
 	a.log.Info("rules of an earlier agent are taken out of a pod", "pod", k.String())

@@ -12,6 +12,7 @@ import (
 	"github.com/ambit-mesh/ambit/mesh"
 	"github.com/ambit-mesh/ambit/node/internal/capture"
 	"github.com/ambit-mesh/ambit/node/internal/enroll"
+	"github.com/ambit-mesh/ambit/node/internal/objects"
 	"github.com/ambit-mesh/ambit/node/internal/podwatch"
 	"github.com/ambit-mesh/ambit/node/internal/redirect"
 	"github.com/ambit-mesh/ambit/node/internal/zds"
@@ -20,6 +21,7 @@ import (
 // agent brings every pod of the node to where enroll says it belongs.
 type agent struct {
 	conf   Config
+	rules  enroll.Rules
 	api    *podwatch.Client
 	watch  *podwatch.Watch
 	zds    *zds.Server
@@ -31,7 +33,7 @@ type agent struct {
 }
 
 // reconcile judges a pod anew and does what follows. A pod that must be looked at again says when.
-func (a *agent) reconcile(ctx context.Context, k podwatch.Key) (again time.Duration, err error) {
+func (a *agent) reconcile(ctx context.Context, k objects.Key) (again time.Duration, err error) {
 	defer a.pods.lock(k)()
 	pod, ns, known := a.watch.Pod(k)
 	have := a.pods.get(k)
@@ -50,7 +52,7 @@ func (a *agent) reconcile(ctx context.Context, k podwatch.Key) (again time.Durat
 	if have != nil {
 		have.seen = true
 	}
-	verdict := enroll.Decide(pod, ns, a.conf.ExcludeNamespaces)
+	verdict := a.rules.Decide(pod, ns)
 	switch {
 	case !verdict.In && pod.Finished() && have != nil:
 		return 0, a.forget(have) // its rules go with its namespace
@@ -88,9 +90,9 @@ func (a *agent) newer(ctx context.Context, have *captured) (bool, error) {
 // enroll captures a pod: the proxy's listeners first, for a pod that runs must find them once its rules are there, then the
 // rules, whatever became of the proxy, then the exemption of probes, then the word to everybody.
 // A namespace that was not captured before becomes the agent's.
-func (a *agent) enroll(ctx context.Context, pod podwatch.Pod, ips []netip.Addr, have *captured) error {
+func (a *agent) enroll(ctx context.Context, pod objects.Pod, ips []netip.Addr, have *captured) error {
 	start := time.Now()
-	options := enroll.Options(pod, a.conf.DNSCapture, redirect.V6())
+	options := capture.Options(pod, a.conf.DNSCapture, redirect.V6())
 	tampered := have.whole && have.options == options && !have.relaxed
 	have.pod, have.options, have.rules, have.leaving, have.relaxed = pod, options, capture.For(options), time.Time{}, false
 	if len(ips) > 0 {
@@ -133,7 +135,7 @@ func (a *agent) tell(c *captured) error {
 }
 
 // redirect makes the kernel hold the pod's rules.
-func (a *agent) redirect(pod podwatch.Pod, have *captured, tampered bool) error {
+func (a *agent) redirect(pod objects.Pod, have *captured, tampered bool) error {
 	diff, err := redirect.Differences(have.ns, have.rules)
 	if err != nil || len(diff) == 0 {
 		return err
@@ -163,7 +165,7 @@ func (a *agent) complete(ctx context.Context, c *captured, told error) error {
 }
 
 // annotate tells everybody how far a pod is, unless the pod says so already.
-func (a *agent) annotate(ctx context.Context, pod podwatch.Pod, value string) error {
+func (a *agent) annotate(ctx context.Context, pod objects.Pod, value string) error {
 	if pod.Annotations[mesh.AnnotationRedirection] == value {
 		return nil
 	}
@@ -212,7 +214,7 @@ func (a *agent) forget(c *captured) error {
 }
 
 // clean takes rules out of a pod that an earlier agent captured and that is no longer of the mesh.
-func (a *agent) clean(ctx context.Context, pod podwatch.Pod) error {
+func (a *agent) clean(ctx context.Context, pod objects.Pod) error {
 	if pod.Annotations[mesh.AnnotationRedirection] == "" || pod.HostNetwork || len(pod.IPs) == 0 || pod.Finished() {
 		return nil
 	}
@@ -224,7 +226,7 @@ func (a *agent) clean(ctx context.Context, pod podwatch.Pod) error {
 }
 
 // strip takes annotation and rules from a pod that is not ours.
-func (a *agent) strip(ctx context.Context, pod podwatch.Pod, space *netns.Namespace) error {
+func (a *agent) strip(ctx context.Context, pod objects.Pod, space *netns.Namespace) error {
 	if err := a.annotate(ctx, pod, ""); err != nil {
 		return err
 	}

@@ -107,7 +107,7 @@ func (w *world) start() {
 		*l, err = net.Listen("tcp", "127.0.0.1:0")
 		must(w.t, err)
 	}
-	w.conf.Health = c.Health
+	w.conf.Health, w.conf.Metrics = c.Health, c.Metrics
 	c.Log = slog.New(slog.NewTextHandler(w.t.Output(), nil))
 	n, err := node.New(c)
 	must(w.t, err)

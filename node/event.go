@@ -6,17 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/netip"
-	"os"
 	"time"
 
 	"github.com/ambit-mesh/ambit/lifecycle"
 	"github.com/ambit-mesh/ambit/linux/netns"
 	"github.com/ambit-mesh/ambit/node/cniplugin"
-	"github.com/ambit-mesh/ambit/node/internal/enroll"
-	"github.com/ambit-mesh/ambit/node/internal/podwatch"
+	"github.com/ambit-mesh/ambit/node/internal/objects"
 )
 
 // maxEvent bounds what the plugin may send, and maxPluginCalls how many pods may start at once.
@@ -48,17 +45,9 @@ func parseEvent(r io.Reader) (cniplugin.Event, []netip.Addr, error) {
 
 // serveEvents answers the plugin.
 func (a *agent) serveEvents(ctx context.Context) error {
-	path := a.conf.EventSocket
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("socket for the plugin: %w", err)
-	}
-	l, err := net.Listen("unix", path)
+	l, err := listenUnix(a.conf.EventSocket)
 	if err != nil {
 		return fmt.Errorf("socket for the plugin: %w", err)
-	}
-	l.(*net.UnixListener).SetUnlinkOnClose(false) // the path may be the next agent's by then
-	if err := os.Chmod(path, 0o600); err != nil {
-		return errors.Join(err, l.Close())
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /cmdadd", func(w http.ResponseWriter, r *http.Request) {
@@ -82,13 +71,13 @@ func (a *agent) serveEvents(ctx context.Context) error {
 // newPod captures a pod before its first process runs, if it is of the mesh. Whatever keeps it from being captured
 // keeps it from starting.
 func (a *agent) newPod(ctx context.Context, e cniplugin.Event, ips []netip.Addr) error {
-	k := podwatch.Key{Namespace: e.PodNamespace, Name: e.PodName}
+	k := objects.Key{Namespace: e.PodNamespace, Name: e.PodName}
 	defer a.pods.lock(k)()
 	pod, ns, err := a.lookup(ctx, k, e.PodUID)
 	if err != nil {
 		return err
 	}
-	if verdict := enroll.Decide(pod, ns, a.conf.ExcludeNamespaces); !verdict.In {
+	if verdict := a.rules.Decide(pod, ns); !verdict.In {
 		return nil
 	}
 	space, err := netns.Open(e.Netns)
@@ -109,15 +98,18 @@ func (a *agent) newPod(ctx context.Context, e cniplugin.Event, ips []netip.Addr)
 
 // lookup reads the pod that starts. The copy of the API is believed only about this very pod: it may still have an earlier
 // one of the same name, which says nothing about whether this one is of the mesh.
-func (a *agent) lookup(ctx context.Context, k podwatch.Key, uid string) (podwatch.Pod, podwatch.Namespace, error) {
+func (a *agent) lookup(ctx context.Context, k objects.Key, uid string) (objects.Pod, objects.Namespace, error) {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
 	pod, ns, known := a.watch.Pod(k)
 	var err error
-	if !known || pod.UID != uid {
+	if !known || uid == "" || !pod.Is(uid) {
 		if pod, err = a.api.Pod(ctx, k); err != nil {
 			return pod, ns, fmt.Errorf("pod %s: %w", k, err)
 		}
+	}
+	if !pod.Is(uid) {
+		return pod, ns, fmt.Errorf("pod %s: the runtime starts one with UID %s, the API server has %s", k, uid, pod.UID)
 	}
 	if ns.Name == "" {
 		if ns, err = a.api.Namespace(ctx, k.Namespace); err != nil {

@@ -7,14 +7,16 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/ambit-mesh/ambit/lifecycle"
+	"github.com/ambit-mesh/ambit/node/internal/enroll"
 	"github.com/ambit-mesh/ambit/node/internal/hostconf"
+	"github.com/ambit-mesh/ambit/node/internal/objects"
 	"github.com/ambit-mesh/ambit/node/internal/podwatch"
 	"github.com/ambit-mesh/ambit/node/internal/redirect"
 	"github.com/ambit-mesh/ambit/node/internal/zds"
@@ -33,6 +35,16 @@ type Config struct {
 	// Plugin is the binary to install into BinDir, chained into the first list of ConfDir. RunDir is EventSocket's
 	// directory as the host sees it.
 	Plugin, BinDir, ConfDir, RunDir string
+	// OwnedConf is a file name in ConfDir, first by name, for a copy of the node's own configuration with the plugin in it.
+	// Default "": the plugin is chained into the node's own. See hostconf.Config.
+	OwnedConf string
+	// EnablementSelectors are a JSON list of selectors of pods and namespaces that are in the mesh. Default "": those with
+	// the label istio.io/dataplane-mode=ambient.
+	EnablementSelectors string
+	// DetectionRetry makes one call of the plugin try for 30 s when neither agent nor API server can be asked.
+	DetectionRetry bool
+	// PluginLogLevel is debug, info, warn or error. Default info.
+	PluginLogLevel string
 	// ExcludeNamespaces are never in the mesh.
 	ExcludeNamespaces []string
 	// PodNamespace is the agent's own.
@@ -64,20 +76,34 @@ func New(c Config) (*Node, error) {
 	if c.LeaveAfter == 0 {
 		c.LeaveAfter = time.Second
 	}
+	rules := enroll.Rules{Excluded: c.ExcludeNamespaces}
+	if c.EnablementSelectors != "" {
+		var err error
+		if rules.Selectors, err = enroll.ParseSelectors([]byte(c.EnablementSelectors)); err != nil {
+			return nil, err
+		}
+	}
 	api, err := podwatch.NewClient(podwatch.ClientConfig{URL: c.APIServer, TokenFile: c.TokenFile, CAFile: c.CAFile})
 	if err != nil {
 		return nil, err
 	}
 	q := newQueue()
-	a := &agent{
-		conf: c, api: api, watch: podwatch.New(api, c.NodeName, c.Log, q.put), probes: &redirect.Probes{}, log: c.Log, queue: q, pods: newPods(),
-	}
+	a := &agent{conf: c, rules: rules, api: api, probes: &redirect.Probes{}, log: c.Log, queue: q, pods: newPods()}
+	a.watch = podwatch.New(api, c.NodeName, c.Log, func(k objects.Key, change podwatch.Change) {
+		a.counts.looks.WithLabelValues(string(change)).Inc()
+		q.put(k)
+	})
 	a.zds = zds.New(c.ZDSSocket, c.Log, a.lookAll)
-	a.counts = newCounters(a.zds)
-	return &Node{conf: c, agent: a, host: hostconf.New(hostconf.Config{
+	n := &Node{conf: c, agent: a}
+	a.counts = newCounters(a.zds, n.ready)
+	n.host = hostconf.New(hostconf.Config{
 		Plugin: c.Plugin, BinDir: c.BinDir, ConfDir: c.ConfDir, RunDir: c.RunDir,
-		ExcludeNamespaces: c.ExcludeNamespaces, PodNamespace: c.PodNamespace, Log: c.Log,
-	})}, nil
+		ExcludeNamespaces: c.ExcludeNamespaces, PodNamespace: c.PodNamespace, Selectors: c.EnablementSelectors,
+		DetectionRetry: c.DetectionRetry, LogLevel: c.PluginLogLevel, Log: c.Log,
+		APIServer: c.APIServer, TokenFile: c.TokenFile, CAFile: c.CAFile, AgentRunDir: filepath.Dir(c.EventSocket),
+		Owned: c.OwnedConf, Installed: func(r hostconf.Result) { a.counts.installs.WithLabelValues(string(r)).Inc() },
+	})
+	return n, nil
 }
 
 // Run works until ctx ends. It then leaves capture, plugin and configuration in place: pods stay protected, and new ones
@@ -91,6 +117,7 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Go("pods", a.watch.Run)
 	g.Go("node proxies", a.adopt)
 	g.Go("plugin events", a.serveEvents)
+	g.Go("plugin log", a.servePluginLog)
 	g.Go("host configuration", n.host.Run)
 	g.Go("enrolment", func(ctx context.Context) error {
 		select {
@@ -135,48 +162,35 @@ func (a *agent) repair(ctx context.Context) error {
 	}
 }
 
-// health answers kubelet: alive at once, ready when the pods are known and the plugin is in place. A proxy is not asked
-// for: it is installed after the agent.
+// pending is what the agent still waits for before it is ready. A proxy is not asked for: it is installed after the agent.
+func (n *Node) pending() []string {
+	var pending []string
+	select {
+	case <-n.agent.watch.Synced():
+	default:
+		pending = append(pending, "pods of this node")
+	}
+	if !n.agent.zds.Serving() {
+		pending = append(pending, "pods of an earlier agent")
+	}
+	if !n.host.Installed() {
+		pending = append(pending, "plugin on the host")
+	}
+	return pending
+}
+
+func (n *Node) ready() bool { return len(n.pending()) == 0 }
+
+// health answers kubelet: alive at once, ready when the pods are known and the plugin is in place.
 func (n *Node) health() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		var pending []string
-		select {
-		case <-n.agent.watch.Synced():
-		default:
-			pending = append(pending, "pods of this node")
-		}
-		if !n.host.Installed() {
-			pending = append(pending, "plugin on the host")
-		}
-		if len(pending) > 0 {
+		if pending := n.pending(); len(pending) > 0 {
 			http.Error(w, "not ready, pending: "+strings.Join(pending, ", "), http.StatusServiceUnavailable)
 			return
 		}
 		fmt.Fprintln(w, "ready")
 	})
 	return mux
-}
-
-// counters are the agent's metrics, under Istio's names where it has them.
-type counters struct {
-	registry           *prometheus.Registry
-	events             *prometheus.CounterVec
-	enrolled, released prometheus.Counter
-}
-
-func newCounters(s *zds.Server) *counters {
-	c := &counters{
-		registry: prometheus.NewRegistry(),
-		events: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "istio_cni_plugin_requests_total", Help: "New pods that the plugin told of, by answer.",
-		}, []string{"response_code"}),
-		enrolled: prometheus.NewCounter(prometheus.CounterOpts{Name: "ambit_node_pods_enrolled_total", Help: "Pods captured."}),
-		released: prometheus.NewCounter(prometheus.CounterOpts{Name: "ambit_node_pods_released_total", Help: "Captured pods that ended or left the mesh."}),
-	}
-	connected := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "ztunnel_connected", Help: "Node proxies connected."},
-		func() float64 { return float64(s.Connected()) })
-	c.registry.MustRegister(c.events, c.enrolled, c.released, connected)
-	return c
 }

@@ -7,12 +7,12 @@ import (
 
 	"github.com/ambit-mesh/ambit/linux/netns"
 	"github.com/ambit-mesh/ambit/node/internal/capture"
-	"github.com/ambit-mesh/ambit/node/internal/podwatch"
+	"github.com/ambit-mesh/ambit/node/internal/objects"
 )
 
 // captured is a pod whose namespace holds our rules. Only who has the pod's lock may touch it.
 type captured struct {
-	pod     podwatch.Pod
+	pod     objects.Pod
 	ips     []netip.Addr // whose probes are exempt; the API may not know them yet
 	ns      *netns.Namespace
 	options capture.Pod
@@ -26,8 +26,8 @@ type captured struct {
 // pods are the captured pods of the node, each worked on by one goroutine at a time.
 type pods struct {
 	mu    sync.Mutex // guards below
-	known map[podwatch.Key]*captured
-	locks map[podwatch.Key]*podLock
+	known map[objects.Key]*captured
+	locks map[objects.Key]*podLock
 }
 
 type podLock struct {
@@ -36,11 +36,11 @@ type podLock struct {
 }
 
 func newPods() *pods {
-	return &pods{known: map[podwatch.Key]*captured{}, locks: map[podwatch.Key]*podLock{}}
+	return &pods{known: map[objects.Key]*captured{}, locks: map[objects.Key]*podLock{}}
 }
 
 // lock makes a pod ours to work on.
-func (p *pods) lock(k podwatch.Key) (unlock func()) {
+func (p *pods) lock(k objects.Key) (unlock func()) {
 	p.mu.Lock()
 	l, ok := p.locks[k]
 	if !ok {
@@ -60,19 +60,19 @@ func (p *pods) lock(k podwatch.Key) (unlock func()) {
 	}
 }
 
-func (p *pods) get(k podwatch.Key) *captured {
+func (p *pods) get(k objects.Key) *captured {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.known[k]
 }
 
-func (p *pods) set(k podwatch.Key, c *captured) {
+func (p *pods) set(k objects.Key, c *captured) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.known[k] = c
 }
 
-func (p *pods) drop(k podwatch.Key) {
+func (p *pods) drop(k objects.Key) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.known, k)
@@ -90,10 +90,10 @@ func (p *pods) has(ns *netns.Namespace) bool {
 	return false
 }
 
-func (p *pods) keys() []podwatch.Key {
+func (p *pods) keys() []objects.Key {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	all := make([]podwatch.Key, 0, len(p.known))
+	all := make([]objects.Key, 0, len(p.known))
 	for k := range p.known {
 		all = append(all, k)
 	}

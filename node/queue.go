@@ -6,7 +6,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/ambit-mesh/ambit/node/internal/podwatch"
+	"github.com/ambit-mesh/ambit/node/internal/objects"
 )
 
 // Retry of a pod that could not be brought where it belongs doubles between these.
@@ -21,22 +21,22 @@ const workers = 4
 // queue holds pods to look at, each once, and those that failed until their next try.
 type queue struct {
 	mu      sync.Mutex // guards below
-	waiting map[podwatch.Key]bool
-	running map[podwatch.Key]bool // not given out again until done, so that a slow pod takes one worker only
-	order   []podwatch.Key
-	failed  map[podwatch.Key]time.Duration
+	waiting map[objects.Key]bool
+	running map[objects.Key]bool // not given out again until done, so that a slow pod takes one worker only
+	order   []objects.Key
+	failed  map[objects.Key]time.Duration
 	wake    chan struct{}
 }
 
 func newQueue() *queue {
 	return &queue{
-		waiting: map[podwatch.Key]bool{}, running: map[podwatch.Key]bool{}, failed: map[podwatch.Key]time.Duration{},
+		waiting: map[objects.Key]bool{}, running: map[objects.Key]bool{}, failed: map[objects.Key]time.Duration{},
 		wake: make(chan struct{}, workers),
 	}
 }
 
 // put asks for a look at a pod; it never blocks.
-func (q *queue) put(k podwatch.Key) {
+func (q *queue) put(k objects.Key) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.waiting[k] {
@@ -48,7 +48,7 @@ func (q *queue) put(k podwatch.Key) {
 	}
 }
 
-func (q *queue) orderLocked(k podwatch.Key) {
+func (q *queue) orderLocked(k objects.Key) {
 	q.order = append(q.order, k)
 	select {
 	case q.wake <- struct{}{}:
@@ -56,11 +56,11 @@ func (q *queue) orderLocked(k podwatch.Key) {
 	}
 }
 
-func (q *queue) take() (podwatch.Key, bool) {
+func (q *queue) take() (objects.Key, bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if len(q.order) == 0 {
-		return podwatch.Key{}, false
+		return objects.Key{}, false
 	}
 	k := q.order[0]
 	q.order = q.order[1:]
@@ -70,7 +70,7 @@ func (q *queue) take() (podwatch.Key, bool) {
 }
 
 // done ends the work on a pod and says how long to wait before a failed one is tried again.
-func (q *queue) done(k podwatch.Key, err error) (retry time.Duration) {
+func (q *queue) done(k objects.Key, err error) (retry time.Duration) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	delete(q.running, k)
@@ -87,7 +87,7 @@ func (q *queue) done(k podwatch.Key, err error) (retry time.Duration) {
 }
 
 // run works on pods until ctx ends. f says when the pod wants to be looked at again, 0 for only when it changes.
-func (q *queue) run(ctx context.Context, log *slog.Logger, f func(context.Context, podwatch.Key) (again time.Duration, err error)) error {
+func (q *queue) run(ctx context.Context, log *slog.Logger, f func(context.Context, objects.Key) (again time.Duration, err error)) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	for range workers {

@@ -38,6 +38,10 @@ func run(ctx context.Context, log *slog.Logger, args []string) error {
 	if err != nil {
 		return fmt.Errorf("AMBIENT_DNS_CAPTURE: want true or false: %w", err)
 	}
+	detectionRetry, err := strconv.ParseBool(env("ENABLE_AMBIENT_DETECTION_RETRY", "false"))
+	if err != nil {
+		return fmt.Errorf("ENABLE_AMBIENT_DETECTION_RETRY: want true or false: %w", err)
+	}
 	f := flag.NewFlagSet("ambit-node", flag.ContinueOnError)
 	c := node.Config{Log: log}
 	f.StringVar(&c.NodeName, "node-name", os.Getenv("NODE_NAME"), "name of this node ($NODE_NAME)")
@@ -52,6 +56,10 @@ func run(ctx context.Context, log *slog.Logger, args []string) error {
 	f.StringVar(&c.Plugin, "plugin", beside("ambit-cni"), "CNI plugin to install")
 	f.StringVar(&c.PodNamespace, "pod-namespace", env("POD_NAMESPACE", mesh.SystemNamespace), "namespace of this agent ($POD_NAMESPACE)")
 	f.BoolVar(&c.DNSCapture, "dns-capture", dnsCapture, "redirect the DNS queries of pods to the node proxy ($AMBIENT_DNS_CAPTURE)")
+	f.StringVar(&c.OwnedConf, "owned-conf", ownedConf(), "file name in the network configuration that is the agent's own, first by name ($ISTIO_OWNED_CNI_CONFIG_FILENAME if $ISTIO_OWNED_CNI_CONFIG)")
+	f.StringVar(&c.EnablementSelectors, "enablement-selectors", os.Getenv("AMBIENT_ENABLEMENT_SELECTOR"), "JSON list of {podSelector, namespaceSelector} that are in the mesh, instead of the label istio.io/dataplane-mode ($AMBIENT_ENABLEMENT_SELECTOR)")
+	f.BoolVar(&c.DetectionRetry, "detection-retry", detectionRetry, "let one call of the plugin try for 30s to learn whether a pod is of the mesh ($ENABLE_AMBIENT_DETECTION_RETRY)")
+	f.StringVar(&c.PluginLogLevel, "plugin-log-level", os.Getenv("PLUGIN_LOG_LEVEL"), "debug, info, warn or error ($PLUGIN_LOG_LEVEL)")
 	excluded := f.String("exclude-namespaces", env("EXCLUDE_NAMESPACES", "kube-system"), "namespaces that are never in the mesh, by comma")
 	health := f.String("health", ":8000", "address for /healthz and /readyz")
 	metrics := f.String("metrics", ":15014", "address for /metrics")
@@ -66,7 +74,11 @@ func run(ctx context.Context, log *slog.Logger, args []string) error {
 		return errors.New("the node's name is not known: give --node-name or set NODE_NAME")
 	}
 	c.RunDir = filepath.Dir(c.EventSocket)
-	c.ExcludeNamespaces = append(strings.Split(*excluded, ","), c.PodNamespace)
+	for n := range strings.SplitSeq(*excluded+","+c.PodNamespace, ",") {
+		if n = strings.TrimSpace(n); n != "" {
+			c.ExcludeNamespaces = append(c.ExcludeNamespaces, n)
+		}
+	}
 	if !*uninstall {
 		if c.Health, err = net.Listen("tcp", *health); err != nil {
 			return fmt.Errorf("listen for probes: %w", err)
@@ -116,6 +128,14 @@ func beside(name string) string {
 		return name
 	}
 	return filepath.Join(filepath.Dir(exe), name)
+}
+
+// ownedConf is the file that Istio's variables name.
+func ownedConf() string {
+	if own, err := strconv.ParseBool(os.Getenv("ISTIO_OWNED_CNI_CONFIG")); err != nil || !own {
+		return ""
+	}
+	return env("ISTIO_OWNED_CNI_CONFIG_FILENAME", "02-istio-cni.conflist")
 }
 
 func env(name, otherwise string) string {

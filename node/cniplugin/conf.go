@@ -11,11 +11,14 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/containernetworking/cni/pkg/version"
+
+	"github.com/ambit-mesh/ambit/node/internal/enroll"
 )
 
 // Conf is the plugin's part of a node's network configuration. Keys are those of Istio's plugin.
 type Conf struct {
 	types.NetConf
+	// LogLevel is debug, info, warn or error. Default info.
 	LogLevel string `json:"plugin_log_level,omitempty"`
 	// RunDir is where the agent's sockets are. Default /var/run/istio-cni.
 	RunDir string `json:"cni_agent_run_dir,omitempty"`
@@ -26,15 +29,24 @@ type Conf struct {
 	// PodNamespace is the agent's own, whose pods must start without it.
 	PodNamespace string `json:"pod_namespace,omitempty"`
 
-	NativeNFTables       bool              `json:"native_nftables,omitempty"`
-	EnableDetectionRetry bool              `json:"enable_ambient_detection_retry,omitempty"`
-	EnablementSelectors  []json.RawMessage `json:"enablement_selectors,omitempty"`
+	// EnableDetectionRetry makes one call try for 30 s to learn whether a pod is of the mesh. Otherwise the runtime tries again.
+	EnableDetectionRetry bool `json:"enable_ambient_detection_retry,omitempty"`
+	// Selectors are the agent's; see enroll.Rules.
+	Selectors json.RawMessage `json:"enablement_selectors,omitempty"`
+	// NativeNFTables is Istio's; here it is always so.
+	NativeNFTables bool `json:"native_nftables,omitempty"`
+
+	rules enroll.Rules
 }
 
 // Defaults of Conf.
 const (
 	DefaultRunDir = "/var/run/istio-cni"
 	EventSocket   = "pluginevent.sock"
+	LogSocket     = "log.sock"
+	LogFile       = "istio-cni.log"
+	// Kubeconfig is how to ask the API server while the agent is away.
+	Kubeconfig = "istio-cni-kubeconfig"
 )
 
 // parseConf reads the configuration with the result of the plugins before this one.
@@ -48,6 +60,14 @@ func parseConf(stdin []byte) (*Conf, *current.Result, error) {
 	}
 	if !filepath.IsAbs(c.RunDir) {
 		return nil, nil, fmt.Errorf("cni_agent_run_dir %q is not an absolute path", c.RunDir)
+	}
+	c.rules.Excluded = c.ExcludeNamespaces
+	if c.Selectors != nil {
+		all, err := enroll.ParseSelectors(c.Selectors)
+		if err != nil {
+			return nil, nil, fmt.Errorf("read the network configuration: %w", err)
+		}
+		c.rules.Selectors = all
 	}
 	if c.RawPrevResult == nil {
 		return c, nil, nil
@@ -69,6 +89,8 @@ func (c *Conf) excludes(namespace string) bool {
 
 // pod names a pod by the arguments that a container runtime passes.
 type pod struct{ namespace, name, uid string }
+
+func (p pod) String() string { return p.namespace + "/" + p.name }
 
 // parseArgs reads CNI_ARGS: KEY=VALUE;KEY=VALUE.
 func parseArgs(args string) pod {

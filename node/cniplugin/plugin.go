@@ -2,6 +2,7 @@ package cniplugin
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"time"
@@ -42,8 +43,9 @@ type IPAddress struct {
 	Mask []byte
 }
 
-// add tells the agent and passes the result before on. The agent decides whether the pod is of the mesh; that it cannot
-// be asked fails the command: the runtime tries again, and no pod of the mesh ever starts uncaptured.
+// add tells the agent and passes the result before on. The agent decides whether the pod is of the mesh. When it cannot be
+// asked, only a pod that is surely outside the mesh starts; the others fail the command, and the runtime tries again: no pod of
+// the mesh ever starts uncaptured.
 func add(args *skel.CmdArgs) error {
 	c, prev, err := parseConf(args.StdinData)
 	if err != nil {
@@ -58,11 +60,64 @@ func add(args *skel.CmdArgs) error {
 		if err != nil {
 			return fmt.Errorf("tell the node agent: %w", err)
 		}
-		if err := post(filepath.Join(c.RunDir, EventSocket), "/cmdadd", body, time.Now().Add(timeout)); err != nil {
-			return fmt.Errorf("pod %s/%s waits for the mesh's node agent: %w", p.namespace, p.name, err)
+		l := newLogger(c)
+		err = admit(c, p, body, l)
+		l.close()
+		if err != nil {
+			return err
 		}
 	}
 	return types.PrintResult(prev, c.CNIVersion)
+}
+
+// How long one call tries with EnableDetectionRetry, Istio's figures.
+const (
+	detectionTries = 30
+	detectionPause = time.Second
+)
+
+// admit returns nil when the pod may start.
+func admit(c *Conf, p pod, body []byte, l *logger) error {
+	tries := 1
+	if c.EnableDetectionRetry {
+		tries = detectionTries
+	}
+	for i := 1; ; i++ {
+		err := ask(c, p, body, l)
+		if err == nil {
+			return nil
+		}
+		var refused *refusal
+		if i >= tries || errors.As(err, &refused) {
+			l.log("error", "pod must wait", "pod", p.String(), "error", err.Error())
+			return err
+		}
+		l.log("warn", "pod must wait, will try again", "pod", p.String(), "error", err.Error())
+		time.Sleep(detectionPause)
+	}
+}
+
+// ask asks the agent, and without one the API server.
+func ask(c *Conf, p pod, body []byte, l *logger) error {
+	err := post(filepath.Join(c.RunDir, EventSocket), "/cmdadd", body, time.Now().Add(timeout))
+	if err == nil {
+		l.log("debug", "pod may start", "pod", p.String())
+		return nil
+	}
+	waits := fmt.Errorf("pod %s waits for the mesh's node agent: %w", p, err)
+	var refused *refusal
+	if errors.As(err, &refused) {
+		return waits
+	}
+	verdict, jerr := judge(c, p, time.Now().Add(timeout))
+	switch {
+	case jerr != nil:
+		return fmt.Errorf("%w; whether the pod is of the mesh is not known: %w", waits, jerr)
+	case verdict.In:
+		return fmt.Errorf("%w; it is of the mesh: %s", waits, verdict.Why)
+	}
+	l.log("warn", "pod outside the mesh starts without the node agent", "pod", p.String(), "why", verdict.Why, "error", err.Error())
+	return nil
 }
 
 func event(netns string, p pod, prev *current.Result) Event {

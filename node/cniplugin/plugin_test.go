@@ -90,8 +90,18 @@ func (h *host) add(p *libcni.RuntimeConf) (string, error) {
 
 // agent answers the plugin until the test ends or stop is called; bodies gets what it is told.
 func (h *host) agent(answer http.HandlerFunc) (bodies chan string, stop func()) {
+	return h.serve("pluginevent.sock", answer)
+}
+
+// listen collects what is sent to a socket.
+func (h *host) listen(socket string) chan string {
+	bodies, _ := h.serve(socket, ok)
+	return bodies
+}
+
+func (h *host) serve(socket string, answer http.HandlerFunc) (bodies chan string, stop func()) {
 	h.t.Helper()
-	path := filepath.Join(h.dir, "pluginevent.sock")
+	path := filepath.Join(h.dir, socket)
 	l, err := net.Listen("unix", path)
 	must(h.t, err)
 	bodies = make(chan string, 1000)

@@ -2,12 +2,11 @@
 package enroll
 
 import (
+	"fmt"
 	"slices"
-	"strconv"
 
 	"github.com/ambit-mesh/ambit/mesh"
-	"github.com/ambit-mesh/ambit/node/internal/capture"
-	"github.com/ambit-mesh/ambit/node/internal/podwatch"
+	"github.com/ambit-mesh/ambit/node/internal/objects"
 )
 
 // Verdict says whether a pod is in the mesh, and why.
@@ -16,12 +15,21 @@ type Verdict struct {
 	Why string
 }
 
-// Decide judges a pod by its own words and its namespace's. Pods in excluded namespaces are never in the mesh.
-func Decide(p podwatch.Pod, ns podwatch.Namespace, excluded []string) Verdict {
+// Rules say who is in the mesh. The zero value is Istio's: those whose pod or namespace says ambient.
+type Rules struct {
+	// Selectors take the place of the label istio.io/dataplane-mode; nil for that label. A pod that one of them chooses
+	// is in the mesh.
+	Selectors []Selector
+	// Excluded namespaces are never in the mesh.
+	Excluded []string
+}
+
+// Decide judges a pod by its own words and its namespace's.
+func (r Rules) Decide(p objects.Pod, ns objects.Namespace) Verdict {
 	mode, nsMode := p.Labels[mesh.LabelDataplaneMode], ns.Labels[mesh.LabelDataplaneMode]
 	_, sidecar := p.Annotations[mesh.AnnotationSidecarStatus]
 	switch {
-	case slices.Contains(excluded, p.Namespace):
+	case slices.Contains(r.Excluded, p.Namespace):
 		return Verdict{Why: "namespace " + p.Namespace + " is excluded"}
 	case p.HostNetwork:
 		return Verdict{Why: "pod uses the node's network"}
@@ -29,6 +37,8 @@ func Decide(p podwatch.Pod, ns podwatch.Namespace, excluded []string) Verdict {
 		return Verdict{Why: "pod has a sidecar"}
 	case p.Finished():
 		return Verdict{Why: "pod has ended: " + p.Phase}
+	case r.Selectors != nil:
+		return r.selected(p, ns)
 	case mode == mesh.DataplaneModeNone:
 		return Verdict{Why: "pod label " + mesh.LabelDataplaneMode + "=none"}
 	case mode == mesh.DataplaneModeAmbient:
@@ -39,15 +49,11 @@ func Decide(p podwatch.Pod, ns podwatch.Namespace, excluded []string) Verdict {
 	return Verdict{Why: "no label " + mesh.LabelDataplaneMode + "=ambient on pod or namespace"}
 }
 
-// Options reads what the pod says about its capture. Whether its DNS
-// is captured is dns, unless the pod says otherwise.
-func Options(p podwatch.Pod, dns, v6 bool) capture.Pod {
-	o := capture.Pod{DNS: dns, V6: v6}
-	if b, err := strconv.ParseBool(p.Annotations[mesh.AnnotationBypassInbound]); err == nil {
-		o.BypassInbound = b // anything that is not a boolean leaves the pod captured
+func (r Rules) selected(p objects.Pod, ns objects.Namespace) Verdict {
+	for i, s := range r.Selectors {
+		if s.Pod.choose(p.Labels) && s.Namespace.choose(ns.Labels) {
+			return Verdict{In: true, Why: fmt.Sprintf("enablement selector %d chooses the pod", i+1)}
+		}
 	}
-	if b, err := strconv.ParseBool(p.Annotations[mesh.AnnotationDNSCapture]); err == nil {
-		o.DNS = b
-	}
-	return o
+	return Verdict{Why: "no enablement selector chooses the pod"}
 }

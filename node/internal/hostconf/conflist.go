@@ -87,8 +87,16 @@ func pluginsAt(list []byte) (int, error) {
 	}
 }
 
-// Insert puts the plugin last into a list, in place of any earlier one of its type, and leaves every other byte alone.
+// Insert puts the plugin last into a list, in place of any earlier one of its type, and leaves every other byte alone. Where it
+// is already, behind others, it stays: whoever else wants to be last may come after it.
 func Insert(list, plugin []byte) ([]byte, error) {
+	have, err := elements(list)
+	if err != nil {
+		return nil, err
+	}
+	if there(list, have, plugin) {
+		return list, nil
+	}
 	clean, err := Remove(list)
 	if err != nil {
 		return nil, err
@@ -102,6 +110,49 @@ func Insert(list, plugin []byte) ([]byte, error) {
 	out = append(out, ",\n    "...)
 	out = append(out, plugin...)
 	return append(out, clean[last.end:]...), nil
+}
+
+// there reports whether a list has the plugin once, as it should be, and not first.
+func there(list []byte, all []element, plugin []byte) bool {
+	found := 0
+	for i, e := range all {
+		if e.kind != PluginType {
+			continue
+		}
+		if found++; found > 1 || i == 0 || !bytes.Equal(list[e.start:e.end], plugin) {
+			return false
+		}
+	}
+	return found == 1
+}
+
+// List makes a list of a configuration of one plugin, whose bytes stay as they are.
+func List(single []byte) ([]byte, error) {
+	var c struct {
+		Version string          `json:"cniVersion"`
+		Name    string          `json:"name"`
+		Type    string          `json:"type"`
+		Plugins json.RawMessage `json:"plugins"`
+	}
+	if err := json.Unmarshal(single, &c); err != nil {
+		return nil, fmt.Errorf("it is no JSON object: %w", err)
+	}
+	if c.Type == "" || c.Plugins != nil {
+		return nil, errors.New("it is no configuration of one plugin")
+	}
+	if c.Name == "" {
+		c.Name = "k8s-pod-network" // Istio's word
+	}
+	head, err := json.Marshal(struct {
+		Version string `json:"cniVersion,omitempty"`
+		Name    string `json:"name"`
+	}{c.Version, c.Name})
+	if err != nil {
+		return nil, err
+	}
+	out := append(bytes.TrimSuffix(head, []byte("}")), `,"plugins":[`...)
+	out = append(out, bytes.TrimSpace(single)...)
+	return append(out, "]}\n"...), nil
 }
 
 // Remove takes the plugin out of a list. What Insert made of a list becomes that list again, byte by byte.

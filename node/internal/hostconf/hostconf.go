@@ -1,19 +1,16 @@
+// Package hostconf puts the plugin and its configuration on the host and keeps them there.
 package hostconf
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -24,18 +21,42 @@ import (
 type Config struct {
 	// Plugin is the binary to install; BinDir and ConfDir are the host's, as this process sees them.
 	Plugin, BinDir, ConfDir string
-	// RunDir is where the plugin finds the agent's socket, as the host sees it.
-	RunDir string
-	// ExcludeNamespaces and PodNamespace go into the plugin's configuration.
+	// Owned is a file of ConfDir that holds a copy of the node's own configuration with the plugin chained into it, and that
+	// must be the first by name: after a reboot the node's network plugin may write its own configuration before the agent
+	// runs. Default "": the plugin is chained into the node's own configuration.
+	Owned string
+	// RunDir is where the plugin finds the agent's sockets, as the host sees it; AgentRunDir is the same as this process
+	// sees it.
+	RunDir, AgentRunDir string
+	// APIServer, TokenFile and CAFile are how the plugin asks the API server while the agent is away.
+	APIServer, TokenFile, CAFile string
+	// ExcludeNamespaces, PodNamespace, Selectors (JSON), DetectionRetry and LogLevel go into the plugin's configuration.
 	ExcludeNamespaces []string
 	PodNamespace      string
-	Log               *slog.Logger
+	Selectors         string
+	DetectionRetry    bool
+	LogLevel          string
+	// Installed is told of each attempt to put everything in place that did something or failed. It may be nil.
+	Installed func(Result)
+	Log       *slog.Logger
 }
 
-// Keeper installs and repairs.
+// Result is how an installation went, in Istio's words.
+type Result string
+
+// Results.
+const (
+	Success          Result = "SUCCESS"
+	BinaryFailure    Result = "COPY_BINARIES_FAILURE"
+	AccessFailure    Result = "CREATE_KUBECONFIG_FAILURE"
+	ConfigurationBad Result = "CREATE_CNI_CONFIG_FAILURE"
+)
+
+// Keeper installs and repairs. Only one goroutine may use it, but for Installed.
 type Keeper struct {
 	conf      Config
 	installed atomic.Bool
+	writes    []time.Time // the latest, oldest first
 }
 
 // New makes a keeper; Run works.
@@ -46,76 +67,82 @@ func (k *Keeper) Installed() bool { return k.installed.Load() }
 
 // plugin is the element that goes into the list.
 func (k *Keeper) plugin() ([]byte, error) {
-	return json.Marshal(map[string]any{
+	p := map[string]any{
 		"type": PluginType, "ambient_enabled": true, "cni_agent_run_dir": k.conf.RunDir,
 		"exclude_namespaces": k.conf.ExcludeNamespaces, "pod_namespace": k.conf.PodNamespace,
-	})
+	}
+	if k.conf.Selectors != "" {
+		p["enablement_selectors"] = json.RawMessage(k.conf.Selectors)
+	}
+	if k.conf.DetectionRetry {
+		p["enable_ambient_detection_retry"] = true
+	}
+	if k.conf.LogLevel != "" {
+		p["plugin_log_level"] = k.conf.LogLevel
+	}
+	return json.Marshal(p)
 }
 
 // Install puts everything in place once. What is right already is left alone.
 func (k *Keeper) Install() error {
-	err := k.install()
-	k.installed.Store(err == nil) // not before: a look at what is right must not make the agent unready
+	result, err := k.install()
+	was := k.installed.Swap(err == nil) // not before: a look at what is right must not make the agent unready
+	if k.conf.Installed != nil && (err != nil || !was) {
+		k.conf.Installed(result)
+	}
 	return err
 }
 
-func (k *Keeper) install() error {
-	if err := k.binary(); err != nil {
-		return err
-	}
-	path, err := k.list()
+func (k *Keeper) install() (Result, error) {
+	bin, err := openDir(k.conf.BinDir)
 	if err != nil {
-		return err
+		return BinaryFailure, fmt.Errorf("install the plugin: %w", err)
 	}
-	have, err := os.ReadFile(path)
+	defer bin.Close()
+	if err := errors.Join(bin.sweep(), k.binary(bin)); err != nil {
+		return BinaryFailure, fmt.Errorf("install the plugin: %w", err)
+	}
+	if err := k.access(); err != nil {
+		return AccessFailure, fmt.Errorf("let the plugin ask the API server: %w", err)
+	}
+	conf, err := openDir(k.conf.ConfDir)
 	if err != nil {
-		return fmt.Errorf("network configuration: %w", err)
+		return ConfigurationBad, fmt.Errorf("network configuration: %w", err)
 	}
-	p, err := k.plugin()
-	if err != nil {
-		return err
+	defer conf.Close()
+	if err := errors.Join(conf.sweep(), k.network(conf)); err != nil {
+		return ConfigurationBad, fmt.Errorf("network configuration in %s: %w", k.conf.ConfDir, err)
 	}
-	want, err := Insert(have, p)
-	if err != nil {
-		return fmt.Errorf("network configuration %s: %w", path, err)
-	}
-	if !bytes.Equal(have, want) {
-		if err := rewrite(path, want); err != nil {
-			return fmt.Errorf("network configuration: %w", err)
-		}
-		k.conf.Log.Info("plugin chained into the node's network configuration", "file", path)
-	}
-	return nil
+	return Success, nil
 }
 
-// binary copies the plugin unless the same is there.
-func (k *Keeper) binary() error {
-	path := filepath.Join(k.conf.BinDir, PluginType)
-	want, err := sum(k.conf.Plugin)
-	if err != nil {
-		return fmt.Errorf("plugin to install: %w", err)
-	}
-	if have, err := sum(path); err == nil && have == want {
-		return nil
-	}
+// binary copies the plugin unless the same is there. It is never in memory whole: it is larger than all else that the agent
+// holds.
+func (k *Keeper) binary(d dir) error {
 	from, err := os.Open(k.conf.Plugin)
 	if err != nil {
-		return fmt.Errorf("plugin to install: %w", err)
+		return err
 	}
 	defer from.Close()
-	if err := replace(path, from, 0o755); err != nil {
-		return fmt.Errorf("install the plugin: %w", err)
+	want, err := sum(from)
+	if err != nil {
+		return err
 	}
-	return nil
+	if have, st, err := d.open(PluginType); err == nil {
+		sum, err := sum(have)
+		have.Close()
+		if err == nil && sum == want && st.Mode().Perm() == 0o755 {
+			return nil
+		}
+	}
+	if _, err := from.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	return d.replace(PluginType, from, 0o755)
 }
 
-// sum is what tells files apart. The plugin is never in memory whole: it is larger than all else that the agent holds.
-func sum(path string) (out [sha256.Size]byte, err error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return out, err
-	}
-	defer f.Close()
+// sum is what tells files apart.
+func sum(f io.Reader) (out [sha256.Size]byte, err error) {
 	h := sha256.New()
 	if _, err := io.Copy(h, f); err != nil {
 		return out, err
@@ -123,28 +150,24 @@ func sum(path string) (out [sha256.Size]byte, err error) {
 	return [sha256.Size]byte(h.Sum(nil)), nil
 }
 
-// ErrNoNetwork means that the node's own network plugin has not written its configuration yet.
-var ErrNoNetwork = errors.New("no network configuration list (*.conflist) is there yet")
+// calmWrites is how many changes of the configuration follow each other at once; then one each second.
+const calmWrites = 10
 
-// list is the configuration that a runtime uses: the first by name.
-func (k *Keeper) list() (string, error) {
-	entries, err := os.ReadDir(k.conf.ConfDir)
-	if err != nil {
-		return "", fmt.Errorf("network configuration: %w", err)
-	}
-	var names []string
-	for _, e := range entries {
-		if !e.IsDir() && strings.HasSuffix(e.Name(), ".conflist") && !strings.HasPrefix(e.Name(), ".") {
-			names = append(names, e.Name())
+// calm bounds how often a configuration is written again: another program that undoes each change must not keep the node
+// busy, and somebody must hear of it.
+func (k *Keeper) calm() error {
+	now := time.Now()
+	if n := len(k.writes); n == calmWrites {
+		if now.Sub(k.writes[0]) < calmWrites*retryAfter && now.Sub(k.writes[n-1]) < retryAfter {
+			return errors.New("another program undoes the plugin's configuration again and again: find out which one writes these files")
 		}
+		k.writes = k.writes[1:]
 	}
-	if len(names) == 0 {
-		return "", fmt.Errorf("%s: %w", k.conf.ConfDir, ErrNoNetwork)
-	}
-	return filepath.Join(k.conf.ConfDir, slices.Min(names)), nil
+	k.writes = append(k.writes, now)
+	return nil
 }
 
-// Retry after a failure, and a look although nothing was heard of.
+// Retry after a failure, and a look although nothing was heard of: also the token that the plugin uses changes.
 const (
 	retryAfter = time.Second
 	lookEvery  = time.Minute
@@ -158,16 +181,19 @@ func (k *Keeper) Run(ctx context.Context) error {
 		return fmt.Errorf("watch the host's configuration: %w", err)
 	}
 	defer w.Close()
-	for _, dir := range []string{k.conf.BinDir, k.conf.ConfDir} {
-		if err := w.Add(dir); err != nil {
-			return fmt.Errorf("watch %s: %w", dir, err)
-		}
-	}
+	last := ""
 	for {
 		next := lookEvery
-		if err := k.Install(); err != nil {
+		// Before the look, so that no change falls between; each time, for a directory may have been made anew.
+		watching := errors.Join(w.Add(k.conf.BinDir), w.Add(k.conf.ConfDir))
+		if err := errors.Join(watching, k.Install()); err != nil {
 			next = retryAfter
-			k.conf.Log.Warn("plugin not in place, will retry", "error", err)
+			if err.Error() != last {
+				k.conf.Log.Warn("plugin not in place, will retry", "error", err)
+			}
+			last = err.Error()
+		} else {
+			last = ""
 		}
 		t := time.NewTimer(next)
 		select {
@@ -186,8 +212,8 @@ func (k *Keeper) Run(ctx context.Context) error {
 
 // settle lets a burst of events pass: whoever rewrites a file may do so in steps.
 func settle(w *fsnotify.Watcher) {
-	const quiet = 20 * time.Millisecond
-	for {
+	const quiet, most = 20 * time.Millisecond, 10
+	for range most { // one that never stops must not keep the plugin out
 		t := time.NewTimer(quiet)
 		select {
 		case <-w.Events:
@@ -198,58 +224,21 @@ func settle(w *fsnotify.Watcher) {
 	}
 }
 
-// Uninstall takes the plugin out of every configuration list and removes its file.
+// Uninstall takes the plugin out of every configuration and removes its file.
 func (k *Keeper) Uninstall() error {
 	k.installed.Store(false)
-	entries, err := os.ReadDir(k.conf.ConfDir)
+	conf, err := openDir(k.conf.ConfDir)
 	if err != nil {
 		return fmt.Errorf("network configuration: %w", err)
 	}
-	var failed []error
-	for _, e := range entries {
-		if !strings.HasSuffix(e.Name(), ".conflist") {
-			continue
-		}
-		path := filepath.Join(k.conf.ConfDir, e.Name())
-		have, err := os.ReadFile(path)
-		if err != nil {
-			failed = append(failed, err)
-			continue
-		}
-		if without, err := Remove(have); err == nil && !bytes.Equal(have, without) {
-			failed = append(failed, rewrite(path, without))
-		}
+	defer conf.Close()
+	if err := k.unchain(conf); err != nil {
+		return fmt.Errorf("network configuration in %s: %w", filepath.Clean(k.conf.ConfDir), err) // the plugin is still called: it must stay
 	}
-	if err := os.Remove(filepath.Join(k.conf.BinDir, PluginType)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		failed = append(failed, err)
-	}
-	return errors.Join(failed...)
-}
-
-// rewrite replaces a file of somebody else, who may see as much of it as before.
-func rewrite(path string, data []byte) error {
-	i, err := os.Stat(path)
+	bin, err := openDir(k.conf.BinDir)
 	if err != nil {
 		return err
 	}
-	return replace(path, bytes.NewReader(data), i.Mode().Perm())
-}
-
-// replace puts a whole file in place at once; a failure leaves the old one and no other.
-func replace(path string, data io.Reader, mode fs.FileMode) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), ".ambit-*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.Remove(f.Name()))
-		}
-	}()
-	_, err = io.Copy(f, data)
-	err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close())
-	if err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
+	defer bin.Close()
+	return errors.Join(bin.gone(PluginType), k.forget())
 }

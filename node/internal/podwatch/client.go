@@ -15,6 +15,8 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"github.com/ambit-mesh/ambit/node/internal/objects"
 )
 
 // maxAnswer bounds one answer, or one event of a watch, of the API server.
@@ -125,25 +127,25 @@ func (c *Client) get(ctx context.Context, path string, query url.Values, into an
 }
 
 // Pod reads one pod: its creation may not have reached the watch yet.
-func (c *Client) Pod(ctx context.Context, k Key) (Pod, error) {
-	var o podObject
+func (c *Client) Pod(ctx context.Context, k objects.Key) (objects.Pod, error) {
+	var o objects.PodJSON
 	if err := c.get(ctx, podPath(k), nil, &o); err != nil {
-		return Pod{}, fmt.Errorf("read pod %s: %w", k, err)
+		return objects.Pod{}, fmt.Errorf("read pod %s: %w", k, err)
 	}
-	return o.pod(), nil
+	return o.Pod(), nil
 }
 
 // Namespace reads one namespace.
-func (c *Client) Namespace(ctx context.Context, name string) (Namespace, error) {
-	var o namespaceObject
+func (c *Client) Namespace(ctx context.Context, name string) (objects.Namespace, error) {
+	var o objects.NamespaceJSON
 	if err := c.get(ctx, "/api/v1/namespaces/"+url.PathEscape(name), nil, &o); err != nil {
-		return Namespace{}, fmt.Errorf("read namespace %s: %w", name, err)
+		return objects.Namespace{}, fmt.Errorf("read namespace %s: %w", name, err)
 	}
-	return o.namespace(), nil
+	return o.Namespace(), nil
 }
 
 // Annotate sets an annotation of a pod, or removes it if the value is "".
-func (c *Client) Annotate(ctx context.Context, k Key, name, value string) error {
+func (c *Client) Annotate(ctx context.Context, k objects.Key, name, value string) error {
 	var v *string
 	if value != "" {
 		v = &value
@@ -165,6 +167,6 @@ func (c *Client) Annotate(ctx context.Context, k Key, name, value string) error 
 	return body.Close()
 }
 
-func podPath(k Key) string {
+func podPath(k objects.Key) string {
 	return "/api/v1/namespaces/" + url.PathEscape(k.Namespace) + "/pods/" + url.PathEscape(k.Name)
 }

@@ -19,6 +19,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/ambit-mesh/ambit/internal/testkit/fakeapi"
+	"github.com/ambit-mesh/ambit/node/internal/objects"
 	"github.com/ambit-mesh/ambit/node/internal/podwatch"
 )
 
@@ -37,11 +38,11 @@ func client(t testing.TB, s *fakeapi.Server) *podwatch.Client {
 }
 
 // watch runs a Watch for the length of the test; changed gets each key.
-func watch(t *testing.T, s *fakeapi.Server) (w *podwatch.Watch, changed chan podwatch.Key) {
+func watch(t *testing.T, s *fakeapi.Server) (w *podwatch.Watch, changed chan objects.Key) {
 	t.Helper()
 	leaks := goleak.IgnoreCurrent()
-	changed = make(chan podwatch.Key, 1000)
-	w = podwatch.New(client(t, s), "n1", slog.New(slog.DiscardHandler), func(k podwatch.Key) { changed <- k })
+	changed = make(chan objects.Key, 1000)
+	w = podwatch.New(client(t, s), "n1", slog.New(slog.DiscardHandler), func(k objects.Key, _ podwatch.Change) { changed <- k })
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- w.Run(ctx) }()
@@ -65,11 +66,11 @@ func wait(t testing.TB, what string, f func() bool) {
 	}
 }
 
-func expect(t *testing.T, changed chan podwatch.Key, name string) {
+func expect(t *testing.T, changed chan objects.Key, name string) {
 	t.Helper()
 	select {
 	case k := <-changed:
-		if k != (podwatch.Key{Namespace: "default", Name: name}) {
+		if k != (objects.Key{Namespace: "default", Name: name}) {
 			t.Fatalf("changed %s, want %s", k, name)
 		}
 	case <-time.After(10 * time.Second):
@@ -101,9 +102,9 @@ func TestCopyFollowsTheServer(t *testing.T) {
 	for len(changed) > 0 { // the namespace may have come after the pod
 		expect(t, changed, "a")
 	}
-	got, ns, known := w.Pod(podwatch.Key{Namespace: "default", Name: "a"})
-	want := podwatch.Pod{
-		Key: podwatch.Key{Namespace: "default", Name: "a"}, UID: "u-a", ServiceAccount: "sa", Phase: "Running",
+	got, ns, known := w.Pod(objects.Key{Namespace: "default", Name: "a"})
+	want := objects.Pod{
+		Key: objects.Key{Namespace: "default", Name: "a"}, UID: "u-a", ServiceAccount: "sa", Phase: "Running",
 		IPs: []netip.Addr{netip.MustParseAddr("10.0.0.1")},
 	}
 	if d := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{})); d != "" || !known || ns.Name != "default" {
@@ -115,7 +116,7 @@ func TestCopyFollowsTheServer(t *testing.T) {
 
 	s.Put(pod("b"))
 	expect(t, changed, "b")
-	if b, _, _ := w.Pod(podwatch.Key{Namespace: "default", Name: "b"}); b.ServiceAccount != "default" || b.IPs != nil {
+	if b, _, _ := w.Pod(objects.Key{Namespace: "default", Name: "b"}); b.ServiceAccount != "default" || b.IPs != nil {
 		t.Errorf("pod without account and address = %+v", b)
 	}
 	s.Put(namespace("other", "ambient")) // has no pods
@@ -125,7 +126,7 @@ func TestCopyFollowsTheServer(t *testing.T) {
 	}
 	s.Delete(pod("b"))
 	expect(t, changed, "b")
-	if _, _, known := w.Pod(podwatch.Key{Namespace: "default", Name: "b"}); known {
+	if _, _, known := w.Pod(objects.Key{Namespace: "default", Name: "b"}); known {
 		t.Error("a deleted pod is known")
 	}
 	if len(w.Pods()) != 1 || len(changed) > 0 {
@@ -168,7 +169,7 @@ func TestBrokenWatchListsAnew(t *testing.T) {
 			s := fakeapi.Start(t)
 			s.Put(pod("a"))
 			ctx, cancel := context.WithCancel(t.Context())
-			w := podwatch.New(client(t, s), "n1", slog.New(slog.DiscardHandler), func(podwatch.Key) {})
+			w := podwatch.New(client(t, s), "n1", slog.New(slog.DiscardHandler), func(objects.Key, podwatch.Change) {})
 			done := make(chan error, 1)
 			go func() { done <- w.Run(ctx) }()
 			defer func() { cancel(); <-done }()
@@ -179,8 +180,8 @@ func TestBrokenWatchListsAnew(t *testing.T) {
 			s.Delete(pod("a"))
 			s.Send("/api/v1/pods", event.kind, event.object)
 			wait(t, "the new list", func() bool {
-				_, _, a := w.Pod(podwatch.Key{Namespace: "default", Name: "a"})
-				_, _, b := w.Pod(podwatch.Key{Namespace: "default", Name: "b"})
+				_, _, a := w.Pod(objects.Key{Namespace: "default", Name: "a"})
+				_, _, b := w.Pod(objects.Key{Namespace: "default", Name: "b"})
 				return b && !a
 			})
 		})
@@ -231,7 +232,7 @@ func TestHugeAnswerIsRefused(t *testing.T) {
 			}
 		}
 	})
-	if _, err := client(t, s).Pod(t.Context(), podwatch.Key{Namespace: "a", Name: "b"}); err == nil {
+	if _, err := client(t, s).Pod(t.Context(), objects.Key{Namespace: "a", Name: "b"}); err == nil {
 		t.Error("an endless object was read")
 	}
 	if sent.Load() > 256<<20 {
@@ -242,7 +243,7 @@ func TestHugeAnswerIsRefused(t *testing.T) {
 func TestTokenIsReadForEachRequest(t *testing.T) {
 	s := fakeapi.Start(t)
 	s.Put(pod("a"))
-	c, k := client(t, s), podwatch.Key{Namespace: "default", Name: "a"}
+	c, k := client(t, s), objects.Key{Namespace: "default", Name: "a"}
 	for _, token := range []string{"one", "two"} {
 		must(t, os.WriteFile(s.TokenFile, []byte(token+"\n"), 0o600))
 		if _, err := c.Pod(t.Context(), k); err != nil {
@@ -273,7 +274,7 @@ func TestAnnotate(t *testing.T) {
 				}
 				return false
 			})
-			c, k := client(t, s), podwatch.Key{Namespace: "default", Name: "a"}
+			c, k := client(t, s), objects.Key{Namespace: "default", Name: "a"}
 			must(t, c.Annotate(t.Context(), k, "key", "value"))
 			if o, _ := s.Pod("default", "a"); o.Metadata.Annotations["key"] != "value" || o.Metadata.Annotations["of-another"] != "x" {
 				t.Errorf("annotations %v", o.Metadata.Annotations)
@@ -285,7 +286,7 @@ func TestAnnotate(t *testing.T) {
 		})
 	}
 	s := fakeapi.Start(t)
-	if err := client(t, s).Annotate(t.Context(), podwatch.Key{Namespace: "default", Name: "gone"}, "a", "b"); !podwatch.NotFound(err) {
+	if err := client(t, s).Annotate(t.Context(), objects.Key{Namespace: "default", Name: "gone"}, "a", "b"); !podwatch.NotFound(err) {
 		t.Errorf("of a pod that is gone: %v", err)
 	}
 }
@@ -305,14 +306,14 @@ func TestClientRefuses(t *testing.T) {
 	}
 	stranger, err := podwatch.NewClient(podwatch.ClientConfig{URL: s.URL, TokenFile: s.TokenFile})
 	must(t, err)
-	if _, err := stranger.Pod(t.Context(), podwatch.Key{Namespace: "a", Name: "b"}); err == nil || len(s.Requests()) > 0 {
+	if _, err := stranger.Pod(t.Context(), objects.Key{Namespace: "a", Name: "b"}); err == nil || len(s.Requests()) > 0 {
 		t.Errorf("a server of unknown roots was asked: %v, %v", err, s.Requests())
 	}
 }
 
 func TestNamesCannotLeaveTheirPath(t *testing.T) {
 	s := fakeapi.Start(t)
-	_, err := client(t, s).Pod(t.Context(), podwatch.Key{Namespace: "../../secrets", Name: "a?b=c#d"})
+	_, err := client(t, s).Pod(t.Context(), objects.Key{Namespace: "../../secrets", Name: "a?b=c#d"})
 	if !podwatch.NotFound(err) {
 		t.Errorf("Pod = %v", err)
 	}

@@ -11,6 +11,8 @@ import (
 	"net/http"
 	"net/url"
 	"time"
+
+	"github.com/ambit-mesh/ambit/node/internal/objects"
 )
 
 const (
@@ -21,7 +23,7 @@ const (
 // errExpired means that the server no longer knows the version to watch from.
 var errExpired = errors.New("resource version is too old")
 
-type object interface{ meta() metadata }
+type object interface{ Meta() objects.Meta }
 
 // reflector keeps a copy of one list of the API server: it lists, then watches, and lists again when it must.
 type reflector[T object] struct {
@@ -58,8 +60,8 @@ func (r *reflector[T]) run(ctx context.Context) error {
 // once lists, and watches until that fails.
 func (r *reflector[T]) once(ctx context.Context) error {
 	var list struct {
-		Metadata metadata `json:"metadata"`
-		Items    []T      `json:"items"`
+		Metadata objects.Meta `json:"metadata"`
+		Items    []T          `json:"items"`
 	}
 	if err := r.client.get(ctx, r.path, r.query, &list); err != nil {
 		return fmt.Errorf("list: %w", err)
@@ -134,7 +136,7 @@ func (r *reflector[T]) event(kind string, raw json.RawMessage, version *string) 
 	default:
 		return fmt.Errorf("unknown kind of event %q", kind)
 	}
-	if v := o.meta().ResourceVersion; v != "" {
+	if v := o.Meta().ResourceVersion; v != "" {
 		*version = v
 	}
 	return nil

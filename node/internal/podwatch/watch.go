@@ -1,3 +1,4 @@
+// Package podwatch knows the pods of this node and all namespaces, from the Kubernetes API.
 package podwatch
 
 import (
@@ -7,40 +8,52 @@ import (
 	"net/url"
 	"sync"
 
+	"github.com/ambit-mesh/ambit/node/internal/objects"
+
 	"github.com/ambit-mesh/ambit/lifecycle"
+)
+
+// Change is what became of a pod.
+type Change string
+
+// Changes.
+const (
+	Added   Change = "add"
+	Updated Change = "update" // or its namespace was
+	Deleted Change = "delete"
 )
 
 // Watch is a copy of this node's pods and of all namespaces.
 type Watch struct {
 	client  *Client
 	node    string
-	changed func(Key)
+	changed func(objects.Key, Change)
 	log     *slog.Logger
 	synced  chan struct{}
 
-	mu         sync.RWMutex // guards below
-	pods       map[Key]Pod  // values immutable; nil until listed
-	namespaces map[string]Namespace
+	mu         sync.RWMutex                // guards below
+	pods       map[objects.Key]objects.Pod // values immutable; nil until listed
+	namespaces map[string]objects.Namespace
 	isSynced   bool
 }
 
 // New makes a Watch of one node's pods. changed is called for each pod that may be judged differently now,
 // because it or its namespace changed or it is gone; it must not block.
-func New(c *Client, node string, log *slog.Logger, changed func(Key)) *Watch {
+func New(c *Client, node string, log *slog.Logger, changed func(objects.Key, Change)) *Watch {
 	return &Watch{client: c, node: node, changed: changed, log: log, synced: make(chan struct{})}
 }
 
 // Run keeps the copy fresh until ctx ends.
 func (w *Watch) Run(ctx context.Context) error {
 	g := lifecycle.NewGroup(ctx)
-	g.Go("pods", (&reflector[podObject]{
+	g.Go("pods", (&reflector[objects.PodJSON]{
 		client: w.client, path: "/api/v1/pods", query: url.Values{"fieldSelector": {"spec.nodeName=" + w.node}}, log: w.log,
-		replace: w.replacePods, upsert: func(o podObject) { w.setPod(o.pod()) }, remove: func(o podObject) { w.removePod(o.pod().Key) },
+		replace: w.replacePods, upsert: func(o objects.PodJSON) { w.setPod(o.Pod()) }, remove: func(o objects.PodJSON) { w.removePod(o.Pod().Key) },
 	}).run)
-	g.Go("namespaces", (&reflector[namespaceObject]{
+	g.Go("namespaces", (&reflector[objects.NamespaceJSON]{
 		client: w.client, path: "/api/v1/namespaces", log: w.log,
-		replace: w.replaceNamespaces, upsert: func(o namespaceObject) { w.setNamespace(o.namespace()) },
-		remove: func(o namespaceObject) { w.removeNamespace(o.Metadata.Name) },
+		replace: w.replaceNamespaces, upsert: func(o objects.NamespaceJSON) { w.setNamespace(o.Namespace()) },
+		remove: func(o objects.NamespaceJSON) { w.removeNamespace(o.Metadata.Name) },
 	}).run)
 	return g.Wait()
 }
@@ -49,7 +62,7 @@ func (w *Watch) Run(ctx context.Context) error {
 func (w *Watch) Synced() <-chan struct{} { return w.synced }
 
 // Pod gives a pod and its namespace as last seen.
-func (w *Watch) Pod(k Key) (p Pod, ns Namespace, known bool) {
+func (w *Watch) Pod(k objects.Key) (p objects.Pod, ns objects.Namespace, known bool) {
 	w.mu.RLock()
 	defer w.mu.RUnlock()
 	p, known = w.pods[k]
@@ -57,7 +70,7 @@ func (w *Watch) Pod(k Key) (p Pod, ns Namespace, known bool) {
 }
 
 // Namespace gives a namespace as last seen.
-func (w *Watch) Namespace(name string) (Namespace, bool) {
+func (w *Watch) Namespace(name string) (objects.Namespace, bool) {
 	w.mu.RLock()
 	defer w.mu.RUnlock()
 	ns, ok := w.namespaces[name]
@@ -65,20 +78,20 @@ func (w *Watch) Namespace(name string) (Namespace, bool) {
 }
 
 // Pods lists the pods.
-func (w *Watch) Pods() []Pod {
+func (w *Watch) Pods() []objects.Pod {
 	w.mu.RLock()
 	defer w.mu.RUnlock()
-	all := make([]Pod, 0, len(w.pods))
+	all := make([]objects.Pod, 0, len(w.pods))
 	for _, p := range w.pods {
 		all = append(all, p)
 	}
 	return all
 }
 
-func (w *Watch) replacePods(items []podObject) {
-	now := map[Key]Pod{}
+func (w *Watch) replacePods(items []objects.PodJSON) {
+	now := map[objects.Key]objects.Pod{}
 	for _, o := range items {
-		p := o.pod()
+		p := o.Pod()
 		now[p.Key] = p
 	}
 	w.mu.Lock()
@@ -88,18 +101,22 @@ func (w *Watch) replacePods(items []podObject) {
 	w.mu.Unlock()
 	for k := range old {
 		if _, still := now[k]; !still {
-			w.changed(k)
+			w.changed(k, Deleted)
 		}
 	}
 	for k := range now {
-		w.changed(k)
+		if _, was := old[k]; was {
+			w.changed(k, Updated)
+		} else {
+			w.changed(k, Added)
+		}
 	}
 }
 
-func (w *Watch) replaceNamespaces(items []namespaceObject) {
-	now := map[string]Namespace{}
+func (w *Watch) replaceNamespaces(items []objects.NamespaceJSON) {
+	now := map[string]objects.Namespace{}
 	for _, o := range items {
-		now[o.Metadata.Name] = o.namespace()
+		now[o.Metadata.Name] = o.Namespace()
 	}
 	w.mu.Lock()
 	old := w.namespaces
@@ -108,7 +125,7 @@ func (w *Watch) replaceNamespaces(items []namespaceObject) {
 	w.mu.Unlock()
 	for _, p := range w.Pods() {
 		if !maps.Equal(old[p.Namespace].Labels, now[p.Namespace].Labels) {
-			w.changed(p.Key)
+			w.changed(p.Key, Updated)
 		}
 	}
 }
@@ -120,21 +137,26 @@ func (w *Watch) syncLocked() {
 	}
 }
 
-func (w *Watch) setPod(p Pod) {
+func (w *Watch) setPod(p objects.Pod) {
 	w.mu.Lock()
+	_, was := w.pods[p.Key]
 	w.pods[p.Key] = p
 	w.mu.Unlock()
-	w.changed(p.Key)
+	if was {
+		w.changed(p.Key, Updated)
+	} else {
+		w.changed(p.Key, Added)
+	}
 }
 
-func (w *Watch) removePod(k Key) {
+func (w *Watch) removePod(k objects.Key) {
 	w.mu.Lock()
 	delete(w.pods, k)
 	w.mu.Unlock()
-	w.changed(k)
+	w.changed(k, Deleted)
 }
 
-func (w *Watch) setNamespace(ns Namespace) {
+func (w *Watch) setNamespace(ns objects.Namespace) {
 	w.mu.Lock()
 	same := maps.Equal(w.namespaces[ns.Name].Labels, ns.Labels)
 	w.namespaces[ns.Name] = ns
@@ -154,7 +176,7 @@ func (w *Watch) removeNamespace(name string) {
 func (w *Watch) podsOf(namespace string) {
 	for _, p := range w.Pods() {
 		if p.Namespace == namespace {
-			w.changed(p.Key)
+			w.changed(p.Key, Updated)
 		}
 	}
 }

@@ -1,5 +1,5 @@
-// Package podwatch knows the pods of this node and all namespaces, from the Kubernetes API.
-package podwatch
+// Package objects is what of pods and namespaces decides about their place in the mesh, read from the API's JSON.
+package objects
 
 import "net/netip"
 
@@ -20,6 +20,12 @@ type Pod struct {
 	IPs            []netip.Addr
 }
 
+// Is reports whether the runtime means this very pod by a UID, "" if it did not say. It knows a pod of a file on the node by
+// the hash of that file, and the API only the pod's mirror.
+func (p Pod) Is(uid string) bool {
+	return uid == "" || p.UID == uid || p.Annotations["kubernetes.io/config.mirror"] == uid
+}
+
 // Finished reports whether none of the pod's processes will run again.
 func (p Pod) Finished() bool { return p.Phase == "Succeeded" || p.Phase == "Failed" }
 
@@ -29,8 +35,8 @@ type Namespace struct {
 	Labels map[string]string
 }
 
-// metadata, podObject and namespaceObject are the parts of the API's JSON that we read.
-type metadata struct {
+// Meta is what objects have in common.
+type Meta struct {
 	Name            string            `json:"name"`
 	Namespace       string            `json:"namespace"`
 	UID             string            `json:"uid"`
@@ -39,8 +45,9 @@ type metadata struct {
 	Annotations     map[string]string `json:"annotations"`
 }
 
-type podObject struct {
-	Metadata metadata `json:"metadata"`
+// PodJSON is a pod as the API writes it.
+type PodJSON struct {
+	Metadata Meta `json:"metadata"`
 	Spec     struct {
 		ServiceAccountName string `json:"serviceAccountName"`
 		HostNetwork        bool   `json:"hostNetwork"`
@@ -54,9 +61,11 @@ type podObject struct {
 	} `json:"status"`
 }
 
-func (o podObject) meta() metadata { return o.Metadata }
+// Meta is common to all objects.
+func (o PodJSON) Meta() Meta { return o.Metadata }
 
-func (o podObject) pod() Pod {
+// Pod is what we need of it.
+func (o PodJSON) Pod() Pod {
 	p := Pod{
 		Key: Key{o.Metadata.Namespace, o.Metadata.Name}, UID: o.Metadata.UID, ServiceAccount: o.Spec.ServiceAccountName,
 		Labels: o.Metadata.Labels, Annotations: o.Metadata.Annotations, HostNetwork: o.Spec.HostNetwork, Phase: o.Status.Phase,
@@ -78,12 +87,15 @@ func (o podObject) pod() Pod {
 	return p
 }
 
-type namespaceObject struct {
-	Metadata metadata `json:"metadata"`
+// NamespaceJSON is a namespace as the API writes it.
+type NamespaceJSON struct {
+	Metadata Meta `json:"metadata"`
 }
 
-func (o namespaceObject) meta() metadata { return o.Metadata }
+// Meta is common to all objects.
+func (o NamespaceJSON) Meta() Meta { return o.Metadata }
 
-func (o namespaceObject) namespace() Namespace {
+// Namespace is what we need of it.
+func (o NamespaceJSON) Namespace() Namespace {
 	return Namespace{Name: o.Metadata.Name, Labels: o.Metadata.Labels}
 }
