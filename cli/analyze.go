@@ -1,94 +1,245 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"path"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/ambit-mesh/ambit/cli/internal/analyze"
+	"github.com/ambit-mesh/ambit/cli/internal/table"
 	"github.com/ambit-mesh/ambit/control/source/kinds"
 )
 
+// exitFound is how analyze ends when it found something at or above its failure threshold, as istioctl's does.
+const exitFound = exitStatus(79)
+
+// analyzeFlags are the options of analyze.
+type analyzeFlags struct {
+	output, failure, least string
+	suppress               []string
+	kube, all, list        bool
+	ignoreUnknown          bool
+}
+
 func newAnalyze(env Env) *cobra.Command {
 	l := newLook(env)
-	var output string
-	var recursive, offline bool
+	var f analyzeFlags
+	var recursive bool
 	c := &cobra.Command{
-		Use: "analyze [FILE...]", Short: "Find mistakes in objects that are valid each for itself",
-		Long:    "Find mistakes among the objects of the mesh that runs, of files as if they were applied to it, or, with --use-kube=false,\nof files alone. The codes are those of Istio's analyzers; the exit status is 1 if there is an error.",
-		Example: "  ambit analyze\n  ambit analyze --use-kube=false samples/bookinfo/networking/",
+		Use: "analyze [FILE|DIRECTORY...]", Short: "Find mistakes in objects that are valid each for itself",
+		Long: "Find mistakes among the objects of the mesh that runs, of files as if they were applied to it, or, with --use-kube=false,\n" +
+			"of files alone. Every finding says where, what, and how to mend it.\n\n" +
+			"Codes IST… are those of Istio's analyzers, AMB… of what only an ambient mesh can get wrong; --list-analyzers lists them.\n" +
+			"An annotation galley.istio.io/analyze-suppress: CODE,… on an object leaves it out of a finding.\n\n" +
+			"The exit status is 79 if anything at or above --failure-threshold was found.",
+		Example: "  ambit analyze                                  # namespace default of the mesh that runs\n" +
+			"  ambit analyze -A --failure-threshold Warning\n" +
+			"  ambit analyze new-policy.yaml                  # as if it were applied\n" +
+			"  ambit analyze --use-kube=false deploy/         # files alone, as in CI\n" +
+			"  ambit analyze -S \"IST0118=Service web.shop\" -S \"AMB0010=*\"",
 		RunE: func(c *cobra.Command, args []string) error {
-			byName := map[string]kinds.Object{}
-			add := func(o kinds.Object) { byName[kinds.Of(o).Kind+" "+o.GetNamespace()+"/"+o.GetName()] = o }
-			if !offline {
-				for _, k := range kinds.All() {
-					objects, err := l.mesh().List(c.Context(), k, "", "")
-					if err != nil {
-						return fmt.Errorf("list %s: %w", k.Plural, err)
-					}
-					for _, o := range objects {
-						add(o)
-					}
-				}
+			if f.list {
+				return listChecks(env)
 			}
-			if offline && len(args) == 0 {
-				return errors.New("name files to analyze, or leave --use-kube=false out to look at the mesh that runs")
-			}
-			var texts []source
-			if len(args) > 0 {
-				var err error
-				if texts, err = sources(env, args, recursive); err != nil {
-					return err
-				}
-			}
-			for _, s := range texts {
-				found, err := kinds.Decode(s.name, s.text)
-				if err != nil {
-					return err
-				}
-				for _, f := range found {
-					if kinds.Of(f.Object).Namespaced && f.Object.GetNamespace() == "" {
-						f.Object.SetNamespace(l.namespace)
-					}
-					add(f.Object)
-				}
-			}
-			objects := make([]kinds.Object, 0, len(byName))
-			for _, o := range byName {
-				objects = append(objects, o)
-			}
-			return l.tell(analyze.Run(objects), output)
+			return l.analyze(c.Context(), f, args)
 		},
 	}
 	l.flags(c)
-	c.Flags().StringVarP(&l.namespace, "namespace", "n", "default", "namespace of objects in files that name none")
-	c.Flags().StringVarP(&output, "output", "o", "", "json or yaml")
-	c.Flags().BoolVarP(&recursive, "recursive", "R", false, "enter the directories of a directory")
-	kube := true
-	c.Flags().BoolVarP(&kube, "use-kube", "k", true, "look at the mesh that runs")
-	c.PreRun = func(*cobra.Command, []string) { offline = !kube }
+	c.Flags().StringVarP(&l.namespace, "namespace", "n", "default", "namespace to tell of, and of objects in files that name none")
+	c.Flags().BoolVarP(&f.all, "all-namespaces", "A", false, "tell of all namespaces")
+	c.Flags().StringVarP(&f.output, "output", "o", "log", "log, json or yaml")
+	c.Flags().StringVar(&f.failure, "failure-threshold", "Error", "level from which the exit status is 79: Info, Warning or Error")
+	c.Flags().StringVar(&f.least, "output-threshold", "Info", "level from which findings are shown")
+	c.Flags().StringArrayVarP(&f.suppress, "suppress", "S", nil, "leave out CODE=RESOURCE, such as \"IST0118=Service *.shop\"; may be repeated")
+	c.Flags().BoolVarP(&f.kube, "use-kube", "k", true, "look at the mesh that runs")
+	c.Flags().BoolVar(&f.ignoreUnknown, "ignore-unknown", false, "leave out objects of kinds that are not of the mesh")
+	c.Flags().BoolVarP(&f.list, "list-analyzers", "L", false, "list what is looked for, with the codes")
+	c.Flags().BoolVarP(&recursive, "recursive", "R", true, "enter the directories of a directory")
+	if err := c.Flags().MarkHidden("recursive"); err != nil {
+		panic(err) // there is such a flag
+	}
 	return c
 }
 
-func (l *look) tell(found []analyze.Message, output string) error {
-	if output != "" {
-		if err := encode(l.env.Out, output, append([]analyze.Message{}, found...)); err != nil {
-			return err
+func listChecks(env Env) error {
+	rows := [][]string{{"ANALYZER", "CODES", "LOOKS FOR"}}
+	for _, c := range analyze.Checks() {
+		rows = append(rows, []string{c.Name, strings.Join(c.Codes, ","), c.About})
+	}
+	return table.Align(env.Out, rows)
+}
+
+func (l *look) analyze(ctx context.Context, f analyzeFlags, args []string) error {
+	least, err := analyze.ParseLevel(f.least)
+	if err != nil {
+		return usage("--output-threshold: %w", err)
+	}
+	failure, err := analyze.ParseLevel(f.failure)
+	if err != nil {
+		return usage("--failure-threshold: %w", err)
+	}
+	if !slices.Contains([]string{"", "log", "json", "yaml"}, f.output) {
+		return usage("unknown output %q: want log, json or yaml", f.output)
+	}
+	hide, err := l.suppressions(f.suppress)
+	if err != nil {
+		return err
+	}
+	if !f.kube && len(args) == 0 {
+		return errors.New("name files to analyze, or leave --use-kube=false out to look at the mesh that runs")
+	}
+	in, unread, err := l.gather(ctx, f, args)
+	if err != nil {
+		return err
+	}
+	var shown []analyze.Message
+	elsewhere, worst := 0, analyze.Level(-1)
+	for _, m := range append(unread, analyze.Run(in)...) {
+		if hide(m) {
+			continue
+		}
+		if !f.all && f.kube && !m.FromFile() && m.Namespace() != "" && m.Namespace() != l.namespace {
+			elsewhere++
+			continue
+		}
+		worst = max(worst, m.Level)
+		if m.Level >= least {
+			shown = append(shown, m)
 		}
 	}
-	bad := false
+	if err := l.tell(shown, f, elsewhere); err != nil {
+		return err
+	}
+	if worst >= failure {
+		return exitFound
+	}
+	return nil
+}
+
+// gather reads the objects to analyze: the cluster's, and on top of them those of files. What cannot be read of a file is
+// a finding.
+func (l *look) gather(ctx context.Context, f analyzeFlags, args []string) (analyze.Input, []analyze.Message, error) {
+	byName := map[string]kinds.Located{}
+	add := func(o kinds.Located) {
+		byName[kinds.Of(o.Object).Resource()+" "+o.Object.GetNamespace()+"/"+o.Object.GetName()] = o
+	}
+	in := analyze.Input{Live: f.kube}
+	if f.kube {
+		for _, k := range kinds.All() {
+			objects, err := l.mesh().List(ctx, k, "", "")
+			if err != nil {
+				return in, nil, fmt.Errorf("list %s: %w", k.Plural, err)
+			}
+			for _, o := range objects {
+				add(kinds.Located{Object: o})
+			}
+		}
+		if l.namespace != "" && !f.all {
+			if err := l.namespaceExists(ctx, l.namespace); err != nil {
+				return in, nil, err
+			}
+		}
+	}
+	var unread []analyze.Message
+	var texts []source
+	if len(args) > 0 {
+		var err error
+		if texts, err = sources(l.env, args, true); err != nil {
+			return in, nil, err
+		}
+	}
+	for _, s := range texts {
+		found, problems := read(s, f.ignoreUnknown)
+		for _, p := range problems {
+			unread = append(unread, analyze.FromProblem(p))
+		}
+		for _, o := range found {
+			if kinds.Of(o.Object).Namespaced && o.Object.GetNamespace() == "" {
+				o.Object.SetNamespace(l.namespace)
+			}
+			add(o)
+		}
+	}
+	for _, o := range byName {
+		in.Objects = append(in.Objects, o)
+	}
+	return in, unread, nil
+}
+
+// read decodes a text; with lenient, kinds that are not of the mesh are left out.
+func read(s source, lenient bool) ([]kinds.Located, kinds.Problems) {
+	var found []kinds.Located
+	var err error
+	if lenient {
+		found, _, err = kinds.DecodeKnown(s.name, s.text)
+	} else {
+		found, err = kinds.Decode(s.name, s.text)
+	}
+	var several kinds.Problems
+	var one kinds.Problem
+	switch {
+	case err == nil:
+		return found, nil
+	case errors.As(err, &several):
+		return nil, several
+	case errors.As(err, &one):
+		return nil, kinds.Problems{one}
+	}
+	return nil, kinds.Problems{{File: s.name, What: err.Error()}}
+}
+
+// suppressions reads --suppress CODE=RESOURCE, where RESOURCE is "Kind name.namespace" with wildcards.
+func (l *look) suppressions(all []string) (func(analyze.Message) bool, error) {
+	type rule struct{ code, resource string }
+	var rules []rule
+	for _, s := range all {
+		code, resource, ok := strings.Cut(s, "=")
+		if !ok || code == "" || resource == "" {
+			return nil, usage("--suppress %q: write CODE=RESOURCE, such as \"IST0118=Service web.shop\"", s)
+		}
+		if _, err := path.Match(resource, ""); err != nil {
+			return nil, usage("--suppress %q: %w", s, err)
+		}
+		if !slices.Contains(analyze.Codes(), code) {
+			fmt.Fprintf(l.env.Err, "Warning: no finding has the code %s, so leaving it out changes nothing; see ambit analyze --list-analyzers\n", code)
+		}
+		rules = append(rules, rule{code, resource})
+	}
+	return func(m analyze.Message) bool {
+		return slices.ContainsFunc(rules, func(r rule) bool {
+			ok, err := path.Match(r.resource, m.Origin)
+			return r.code == m.Code && ok && err == nil
+		})
+	}, nil
+}
+
+func (l *look) tell(found []analyze.Message, f analyzeFlags, elsewhere int) error {
+	if f.output == "json" || f.output == "yaml" {
+		return encode(l.env.Out, f.output, append([]analyze.Message{}, found...))
+	}
+	p := newPaint(l.env.Out)
 	for _, m := range found {
-		bad = bad || m.Level == "Error"
-		if output == "" {
-			fmt.Fprintln(l.env.Out, m)
-		}
+		text := m.String()
+		word := m.Level.String()
+		fmt.Fprintln(l.env.Out, map[analyze.Level]func(string) string{analyze.Error: p.bad, analyze.Warning: p.warn, analyze.Info: p.faint}[m.Level](word)+strings.TrimPrefix(text, word))
 	}
-	if len(found) == 0 && output == "" {
-		fmt.Fprintln(l.env.Out, "✔ No validation issues found when analyzing the objects.")
+	what := "namespace " + l.namespace
+	switch {
+	case !f.kube:
+		what = "the files"
+	case f.all:
+		what = "all namespaces"
 	}
-	if bad {
-		return exitStatus(1)
+	if len(found) == 0 {
+		fmt.Fprintf(l.env.Err, "✔ No validation issues found when analyzing %s.\n", what)
+	}
+	if elsewhere > 0 {
+		fmt.Fprintf(l.env.Err, "There are %d findings in other namespaces; -A shows them.\n", elsewhere)
 	}
 	return nil
 }

@@ -45,6 +45,9 @@ func Run(ctx context.Context, env Env, args []string) int {
 		}
 		fmt.Fprintf(env.Err, "Error: %v\n", err)
 	}
+	if errors.As(err, new(usageError)) {
+		return exitUsage
+	}
 	return 1
 }
 
@@ -84,14 +87,17 @@ type exitStatus int
 func (e exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
 
 func newRoot(env Env) *cobra.Command {
-	root := &cobra.Command{
+	root := group(&cobra.Command{
 		Use:   "ambit",
 		Short: "A sidecar-less service mesh",
 		Long: "ambit is a sidecar-less (ambient) service mesh: applications join by a label, with no sidecar and no restart.\n\n" +
 			"Start with:  ambit demo        a whole mesh on this machine, shown step by step\n" +
 			"             ambit local up    the same mesh, left running to work with",
 		SilenceErrors: true, SilenceUsage: true,
-	}
+	})
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return usage("%w (%s --help lists the options)", err, c.CommandPath())
+	})
 	root.SetIn(env.In)
 	root.SetOut(env.Out)
 	root.SetErr(env.Err)
@@ -109,24 +115,29 @@ func newVersion(env Env) *cobra.Command {
 	}
 }
 
+// Bounds of what is read: hand-written objects are small, what machines dump is not.
+const (
+	maxObjects = 16 << 20
+	maxDump    = 256 << 20
+)
+
 // readAll reads a whole stream within a bound.
-func readAll(r io.Reader, what string) ([]byte, error) {
-	const limit = 64 << 20
+func readAll(r io.Reader, what string, limit int64) ([]byte, error) {
 	b, err := io.ReadAll(io.LimitReader(r, limit+1))
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", what, err)
 	}
-	if len(b) > limit {
+	if int64(len(b)) > limit {
 		return nil, fmt.Errorf("read %s: more than %d MiB", what, limit>>20)
 	}
 	return b, nil
 }
 
-func readFile(path string) ([]byte, error) {
+func readFile(path string, limit int64) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	return readAll(f, path)
+	return readAll(f, path, limit)
 }

@@ -19,7 +19,7 @@ type source struct {
 func sources(env Env, names []string, recursive bool) ([]source, error) {
 	var all []source
 	add := func(path string) error {
-		b, err := readFile(path)
+		b, err := readFile(path, maxObjects)
 		if err != nil {
 			return err
 		}
@@ -29,7 +29,7 @@ func sources(env Env, names []string, recursive bool) ([]source, error) {
 	for _, name := range names {
 		switch {
 		case name == "-":
-			b, err := readAll(env.In, "standard input")
+			b, err := readAll(env.In, "standard input", maxObjects)
 			if err != nil {
 				return nil, err
 			}

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -20,7 +19,7 @@ func group(c *cobra.Command) *cobra.Command {
 		if like := c.SuggestionsFor(args[0]); len(like) > 0 {
 			hint = "; did you mean " + strings.Join(like, " or ") + "?"
 		}
-		return fmt.Errorf("unknown command %q for %q%s (%s --help lists them)", args[0], c.CommandPath(), hint, c.CommandPath())
+		return usage("unknown command %q for %q%s (%s --help lists them)", args[0], c.CommandPath(), hint, c.CommandPath())
 	}
 	c.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
 	return c

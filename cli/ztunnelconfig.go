@@ -157,9 +157,9 @@ func (l *look) readDump(ctx context.Context, f *zcFlags, args []string, all bool
 func dumpOf(env Env, file string) (*zdump.Dump, error) {
 	b, err := []byte(nil), error(nil)
 	if file == "-" {
-		b, err = readAll(env.In, "standard input")
+		b, err = readAll(env.In, "standard input", maxDump)
 	} else {
-		b, err = readFile(file)
+		b, err = readFile(file, maxDump)
 	}
 	if err != nil {
 		return nil, err

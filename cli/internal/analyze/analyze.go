@@ -1,4 +1,5 @@
-// Package analyze finds what is valid in objects and still most likely a mistake, under the codes of Istio's analyzers.
+// Package analyze finds what is valid in objects and still most likely a mistake, under the codes of Istio's analyzers
+// where they have one (IST…), and under codes of its own for what only an ambient mesh can get wrong (AMB…).
 package analyze
 
 import (
@@ -7,188 +8,181 @@ import (
 	"slices"
 	"strings"
 
-	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
-	securityv1 "istio.io/client-go/pkg/apis/security/v1"
-	corev1 "k8s.io/api/core/v1"
-
 	"github.com/ambit-mesh/ambit/control/source/kinds"
-	"github.com/ambit-mesh/ambit/mesh"
 )
+
+// Level is how bad a finding is.
+type Level int
+
+// The levels, mildest first.
+const (
+	Info Level = iota
+	Warning
+	Error
+)
+
+func (l Level) String() string { return [...]string{"Info", "Warning", "Error"}[l] }
+
+// MarshalText writes the level's word.
+func (l Level) MarshalText() ([]byte, error) { return []byte(l.String()), nil }
+
+// ParseLevel reads a level's word.
+func ParseLevel(word string) (Level, error) {
+	for _, l := range []Level{Info, Warning, Error} {
+		if strings.EqualFold(word, l.String()) {
+			return l, nil
+		}
+	}
+	return 0, fmt.Errorf("%q is no level: want Info, Warning or Error", word)
+}
 
 // Message is one finding.
 type Message struct {
-	Level  string `json:"level"` // Error, Warning or Info
-	Code   string `json:"code"`
-	Origin string `json:"origin"` // "Kind namespace/name"
-	Text   string `json:"message"`
+	Code  string `json:"code"`
+	Level Level  `json:"level"`
+	// Origin is "Kind name.namespace", Reference "file:line" where the object came from a file.
+	Origin    string `json:"origin,omitempty"`
+	Reference string `json:"reference,omitempty"`
+	Text      string `json:"message"`
+	// Hint says how to mend it.
+	Hint string `json:"hint,omitempty"`
+
+	namespace string
+	file      string
+	line      int
 }
 
 func (m Message) String() string {
-	return fmt.Sprintf("%s [%s] (%s) %s", m.Level, m.Code, m.Origin, m.Text)
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s [%s] ", m.Level, m.Code)
+	if at := strings.TrimSpace(m.Origin + " " + m.Reference); at != "" {
+		fmt.Fprintf(&b, "(%s) ", at)
+	}
+	b.WriteString(m.Text)
+	if m.Hint != "" {
+		b.WriteString(" → " + m.Hint)
+	}
+	return b.String()
+}
+
+// Namespace of the object that the finding is about; "" for one of the whole cluster.
+func (m Message) Namespace() string { return m.namespace }
+
+// FromFile tells whether the object came from a file.
+func (m Message) FromFile() bool { return m.file != "" }
+
+// Input is what is analyzed together.
+type Input struct {
+	Objects []kinds.Located
+	// Live says that the objects are a whole cluster, or files on top of one: then what is not among them does not exist.
+	Live bool
+}
+
+// Check is one search for mistakes.
+type Check struct {
+	Name  string
+	Codes []string
+	About string
+	run   func(*analysis)
+}
+
+// Checks lists every search.
+func Checks() []Check {
+	return []Check{
+		{"schema", []string{"IST0106"}, "what the control plane would refuse", schema},
+		{"meta", []string{"IST0107", "IST0108", "IST0123", "IST0125"}, "annotations and labels of Istio that are unknown, misplaced or have no such value", meta},
+		{"service", []string{"IST0118", "IST0116", "IST0137"}, "names of ports, and services that contradict each other about a workload", services},
+		{"gateway", []string{"IST0101", "IST0145", "IST0161", "IST0162"}, "gateways: their workload, its ports, their certificates, others like them", gateways},
+		{"virtualservice", []string{"IST0101", "IST0109", "IST0112", "IST0130", "IST0131", "IST0132"}, "where VirtualServices lead, and rules that nothing reaches", virtualServices},
+		{"destinationrule", []string{"IST0173", "IST0174"}, "hosts and subsets that stand for nothing", destinationRules},
+		{"serviceentry", []string{"IST0177"}, "entries that contradict each other", serviceEntries},
+		{"policy", []string{"IST0101", "IST0127", "IST0166", "IST0167", "AMB0001", "AMB0003", "AMB0007"}, "policies that select nobody, name nobody, or cannot be enforced where they are", policies},
+		{"enrolment", []string{"AMB0002", "AMB0004", "AMB0006", "AMB0009", "AMB0010"}, "who is in the mesh, where policies and callers expect it", enrolment},
+		{"waypoint", []string{"IST0101", "AMB0005", "AMB0008"}, "waypoints that are named and do not exist, and configuration that only a waypoint would heed", waypoints},
+		{"status", []string{"IST0171"}, "conditions that the control plane reports as not met", conditions},
+	}
+}
+
+// Codes lists every code, once.
+func Codes() []string {
+	var all []string
+	for _, c := range Checks() {
+		all = append(all, c.Codes...)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
 }
 
 // analysis is one run.
 type analysis struct {
-	services map[string]bool // "host.namespace.svc.domain" and hosts of entries
-	gateways map[string]*networkingv1.Gateway
-	pods     []labelled
-	found    []Message
-}
-
-// labelled is a pod, or a template of pods.
-type labelled struct {
-	namespace string
-	labels    map[string]string
+	world
+	found []Message
 }
 
 // Run analyzes objects together; templates of workloads stand for their pods.
-func Run(objects []kinds.Object) []Message {
-	a := &analysis{services: map[string]bool{}, gateways: map[string]*networkingv1.Gateway{}}
-	for _, o := range objects {
-		a.know(o)
-	}
-	for _, o := range objects {
-		a.judge(o)
+func Run(in Input) []Message {
+	a := &analysis{world: know(in)}
+	for _, c := range Checks() {
+		c.run(a)
 	}
 	slices.SortStableFunc(a.found, func(x, y Message) int {
-		return cmp.Or(cmp.Compare(x.Level, y.Level), cmp.Compare(x.Code, y.Code), cmp.Compare(x.Origin, y.Origin), cmp.Compare(x.Text, y.Text))
+		return cmp.Or(cmp.Compare(y.Level, x.Level), cmp.Compare(x.Code, y.Code), cmp.Compare(x.file, y.file), cmp.Compare(x.line, y.line),
+			cmp.Compare(x.Origin, y.Origin), cmp.Compare(x.Text, y.Text))
 	})
-	return a.found
+	return slices.Compact(a.found)
 }
 
-func (a *analysis) add(o kinds.Object, level, code, format string, args ...any) {
-	name := o.GetName()
-	if o.GetNamespace() != "" {
-		name = o.GetNamespace() + "/" + name
-	}
-	a.found = append(a.found, Message{level, code, kinds.Of(o).Kind + " " + name, fmt.Sprintf(format, args...)})
+// finding is what a check says about a place of an object.
+type finding struct {
+	level      Level
+	code, path string
+	text, hint string
 }
 
-func (a *analysis) know(o kinds.Object) {
-	switch x := o.(type) {
-	case *corev1.Service:
-		a.services[fqdn(x.Name, x.Namespace)] = true
-	case *networkingv1.ServiceEntry:
-		for _, h := range x.Spec.GetHosts() {
-			a.services[h] = true
-		}
-	case *networkingv1.Gateway:
-		a.gateways[x.Namespace+"/"+x.Name] = x
-	}
-	if l, ok := podLabels(o); ok {
-		a.pods = append(a.pods, labelled{o.GetNamespace(), l})
-	}
-}
-
-func (a *analysis) judge(o kinds.Object) {
-	for _, p := range kinds.Validate(o) {
-		a.add(o, "Error", "IST0106", "Schema validation error: %s", p.Error())
-	}
-	switch x := o.(type) {
-	case *corev1.Service:
-		a.ports(x)
-	case *networkingv1.VirtualService:
-		a.virtualService(x)
-	case *networkingv1.Gateway:
-		s := x.Spec.GetSelector()
-		standard := len(s) == 1 && s["istio"] == "ingressgateway" // every mesh has one; files of an application do not
-		if len(s) > 0 && !standard && !a.anyPod(s, "") {
-			a.add(o, "Error", "IST0101", "Referenced selector not found: %q", text(s))
-		}
-	case *securityv1.AuthorizationPolicy:
-		a.selects(o, x.Spec.GetSelector().GetMatchLabels(), x.Namespace)
-	case *securityv1.PeerAuthentication:
-		a.selects(o, x.Spec.GetSelector().GetMatchLabels(), x.Namespace)
-	}
-}
-
-// selects wants pods behind a selector: in namespace, or anywhere if that is the root's.
-func (a *analysis) selects(o kinds.Object, selector map[string]string, namespace string) {
-	if namespace == mesh.SystemNamespace {
-		namespace = ""
-	}
-	if len(selector) > 0 && !a.anyPod(selector, namespace) {
-		a.add(o, "Warning", "IST0127", "No matching workloads for this resource with the following labels: %s", text(selector))
-	}
-}
-
-// anyPod tells whether a selector has pods in a namespace, or anywhere if that is "".
-func (a *analysis) anyPod(selector map[string]string, namespace string) bool {
-	return slices.ContainsFunc(a.pods, func(p labelled) bool {
-		return (namespace == "" || p.namespace == namespace) && within(selector, p.labels)
-	})
-}
-
-// ports wants each port of a service of applications to say its protocol.
-func (a *analysis) ports(s *corev1.Service) {
-	if s.Namespace == mesh.SystemNamespace || strings.HasPrefix(s.Namespace, "kube-") {
+func (a *analysis) add(l kinds.Located, f finding) {
+	if suppressed(l.Object, f.code) {
 		return
 	}
-	for _, p := range s.Spec.Ports {
-		word, _, _ := strings.Cut(p.Name, "-")
-		switch {
-		case p.AppProtocol != nil, p.Protocol == corev1.ProtocolUDP:
-		case slices.Contains([]string{"http", "http2", "https", "grpc", "grpcweb", "tcp", "tls", "mongo", "mysql", "redis", "udp"}, word):
-		default:
-			a.add(s, "Info", "IST0118", "Port name %s (port: %d, targetPort: %s) doesn't follow the naming convention of Istio port.", p.Name, p.Port, p.TargetPort.String())
-		}
+	m := Message{Level: f.level, Code: f.code, Text: f.text, Hint: f.hint, namespace: l.Object.GetNamespace()}
+	m.Origin = kinds.Of(l.Object).Kind + " " + l.Object.GetName()
+	if m.namespace != "" {
+		m.Origin += "." + m.namespace
 	}
+	if l.File != "" {
+		m.file, m.line = l.File, l.LineOf(f.path)
+		m.Reference = fmt.Sprintf("%s:%d", m.file, m.line)
+	}
+	a.found = append(a.found, m)
 }
 
-func (a *analysis) virtualService(v *networkingv1.VirtualService) {
-	for _, name := range v.Spec.GetGateways() {
-		if name == "mesh" {
-			continue
-		}
-		key := name
-		if !strings.Contains(name, "/") {
-			key = v.Namespace + "/" + name
-		}
-		g := a.gateways[key]
-		if g == nil {
-			a.add(v, "Error", "IST0101", "Referenced gateway not found: %q", name)
-			continue
-		}
-		for _, h := range v.Spec.GetHosts() {
-			if !admits(g, v.Namespace, h) {
-				a.add(v, "Warning", "IST0132", "one or more host [%s] defined in VirtualService %s/%s not found in Gateway %s.", h, v.Namespace, v.Name, key)
-			}
-		}
-	}
-	missing := map[string]bool{}
-	for _, r := range v.Spec.GetHttp() {
-		for _, d := range r.GetRoute() {
-			missing[d.GetDestination().GetHost()] = true
-		}
-	}
-	for _, r := range v.Spec.GetTcp() {
-		for _, d := range r.GetRoute() {
-			missing[d.GetDestination().GetHost()] = true
-		}
-	}
-	for h := range missing {
-		if !a.services[h] && !a.services[fqdn(h, v.Namespace)] {
-			a.add(v, "Error", "IST0101", "Referenced host not found: %q", h)
-		}
-	}
-}
-
-// admits tells whether a server of a gateway takes a host for a namespace.
-func admits(g *networkingv1.Gateway, namespace, host string) bool {
-	for _, s := range g.Spec.GetServers() {
-		for _, h := range s.GetHosts() {
-			ns, name, scoped := strings.Cut(h, "/")
-			if !scoped {
-				ns, name = "*", h
-			}
-			if ns != "*" && ns != namespace && (ns != "." || g.Namespace != namespace) {
-				continue
-			}
-			if name == host || name == "*" || strings.HasPrefix(name, "*.") && strings.HasSuffix(host, name[1:]) ||
-				host == "*" || strings.HasPrefix(host, "*.") && strings.HasSuffix(name, host[1:]) {
-				return true
-			}
+// suppressed tells whether an object asks to be left alone about a code, by the annotation that Istio has for it.
+func suppressed(o kinds.Object, code string) bool {
+	const annotation = "galley.istio.io/analyze-suppress"
+	for _, word := range strings.Split(o.GetAnnotations()[annotation], ",") {
+		if word = strings.TrimSpace(word); word == code || word == "*" {
+			return true
 		}
 	}
 	return false
+}
+
+// FromProblem is the finding of a file that cannot be read.
+func FromProblem(p kinds.Problem) Message {
+	m := Message{Level: Error, Code: "IST0106", Text: "Schema validation error: " + about(p), Hint: p.Hint, file: p.File, line: p.Line}
+	m.Reference = fmt.Sprintf("%s:%d", p.File, p.Line)
+	return m
+}
+
+// about is what is wrong, without file, line and hint.
+func about(p kinds.Problem) string {
+	p.File, p.Line, p.Hint = "", 0, ""
+	return p.Error()
+}
+
+func schema(a *analysis) {
+	for _, l := range a.all {
+		for _, p := range kinds.Validate(l.Object) {
+			a.add(l, finding{Error, "IST0106", p.Path, "Schema validation error: " + about(p), p.Hint})
+		}
+	}
 }

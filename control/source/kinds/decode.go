@@ -40,13 +40,31 @@ func (l Located) Problems() Problems {
 	return ps
 }
 
+// LineOf is the line of the file where the value at a path stands, such as spec.http[0].route; where there is none, that
+// of what should hold it. It is 0 for an object that came from no file.
+func (l Located) LineOf(path string) int {
+	if l.tree == nil {
+		return l.Line
+	}
+	return l.tree.at(path).line
+}
+
+// DecodeKnown is Decode for files that also hold what is not of this mesh, such as a chart's output: objects of unknown
+// kinds are left out and told in skipped.
+func DecodeKnown(file string, data []byte) (found []Located, skipped Problems, err error) {
+	found, err = decode(file, data, &skipped)
+	return found, skipped, err
+}
+
 // Decode reads every document of a YAML or JSON file, or of a List in it. It is strict: an unknown kind, an unknown or
 // ill-typed field or a missing name is an error of type Problems or Problem, and then nothing is returned.
-func Decode(file string, data []byte) ([]Located, error) {
+func Decode(file string, data []byte) ([]Located, error) { return decode(file, data, nil) }
+
+func decode(file string, data []byte, skipped *Problems) ([]Located, error) {
 	if len(data) > MaxBytes {
 		return nil, Problem{File: file, What: fmt.Sprintf("has %d bytes, more than %d", len(data), MaxBytes), Hint: "split the file"}
 	}
-	d := decoder{file: file, grow: grower{file: file}, check: checker{file: file}}
+	d := decoder{file: file, grow: grower{file: file}, check: checker{file: file}, skipped: skipped}
 	stream := yaml.NewDecoder(bytes.NewReader(data))
 	for {
 		var doc yaml.Node
@@ -81,6 +99,8 @@ type decoder struct {
 	grow  grower
 	check checker
 	found []Located
+	// skipped takes unknown kinds; nil makes them errors.
+	skipped *Problems
 }
 
 // syntax gives the parser's complaint the form of all others.
@@ -124,6 +144,10 @@ func (d *decoder) document(tree *node) {
 		return
 	}
 	k, ok := FindGVK(api, kind)
+	if !ok && d.skipped != nil {
+		*d.skipped = append(*d.skipped, Problem{File: d.file, Line: tree.line, What: fmt.Sprintf("kind %s (apiVersion %s) is not of the mesh", kind, api)})
+		return
+	}
 	if !ok {
 		d.unknownKind(tree, api, kind)
 		return

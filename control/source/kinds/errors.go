@@ -65,6 +65,9 @@ func (ps Problems) Unwrap() []error {
 	return errs
 }
 
+// Nearest is the known word that was probably meant by one that is not known, if one is close.
+func Nearest(word string, known []string) (string, bool) { return nearest(word, known) }
+
 // nearest is the known word that was probably meant, if one is close.
 func nearest(word string, known []string) (string, bool) {
 	best, at := "", 1+len(word)/3
