@@ -3,6 +3,7 @@ package hbone
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"io"
 	"net"
@@ -24,9 +25,10 @@ type carrier struct {
 	wire   *wire
 	pool   *buffers
 	peer   identity.ID
-	server *Server         // of an accepted connection
-	base   context.Context // of its handlers
-	key    key             // of a dialled connection: what it is pooled by
+	chain  []*x509.Certificate // that proved it, leaf first
+	server *Server             // of an accepted connection
+	base   context.Context     // of its handlers
+	key    key                 // of a dialled connection: what it is pooled by
 
 	handlers sync.WaitGroup
 
@@ -52,7 +54,7 @@ type carrier struct {
 }
 
 func newCarrier(conn *tls.Conn, w *wire, pool *buffers, peer identity.ID, conf h2.Config) *carrier {
-	c := &carrier{tls: conn, wire: w, pool: pool, peer: peer, eng: h2.New(conf), streams: map[uint32]*Stream{}, idle: time.Now()}
+	c := &carrier{tls: conn, wire: w, pool: pool, peer: peer, chain: conn.ConnectionState().PeerCertificates, eng: h2.New(conf), streams: map[uint32]*Stream{}, idle: time.Now()}
 	c.kick.L, c.room.L = &c.mu, &c.mu
 	return c
 }

@@ -26,7 +26,11 @@ type Server struct {
 	Handler func(context.Context, Tunnel)
 	// Grace is how long tunnels may finish after the end of Serve's context. Default 20s.
 	Grace time.Duration
-	// Log gets one line for each connection that did not come to stand. Default: none.
+	// Unproven bounds the connections whose peers have not proved who they are. Default: one of its own.
+	Unproven *Unproven
+	// Refused is told of each connection that did not come to stand. Default: a line in Log.
+	Refused func(conn net.Conn, err error)
+	// Log gets lines about what is amiss. Default: none.
 	Log *slog.Logger
 
 	pool buffers
@@ -38,6 +42,14 @@ type Server struct {
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	if s.Log == nil {
 		s.Log = slog.New(slog.DiscardHandler)
+	}
+	if s.Unproven == nil {
+		s.Unproven = &Unproven{}
+	}
+	if s.Refused == nil {
+		s.Refused = func(conn net.Conn, err error) {
+			s.Log.Info("connection refused", "from", conn.RemoteAddr(), "error", err)
+		}
 	}
 	work, cut := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cut(nil)
@@ -81,7 +93,13 @@ func (s *Server) accept(ctx, work context.Context, l net.Listener, wg *sync.Wait
 		conn, err := l.Accept()
 		if err == nil {
 			wait = 5 * time.Millisecond
-			wg.Go(func() { s.serveConn(ctx, work, conn) })
+			proven, err := s.Unproven.enter(work, conn)
+			if err != nil {
+				_ = conn.Close() // it never stood
+				s.Refused(conn, err)
+				continue
+			}
+			wg.Go(func() { s.serveConn(ctx, work, conn, proven) })
 			continue
 		}
 		if ctx.Err() != nil {
@@ -112,11 +130,12 @@ func (s *Server) carriers() []*carrier {
 	return all
 }
 
-func (s *Server) serveConn(ctx, work context.Context, conn net.Conn) {
+func (s *Server) serveConn(ctx, work context.Context, conn net.Conn, proven func()) {
 	c, err := s.handshake(work, conn) // one that has begun goes on: who drains has accepted it
+	proven()
 	if err != nil {
 		_ = conn.Close() // it never stood
-		s.Log.Info("connection refused", "from", conn.RemoteAddr(), "error", err)
+		s.Refused(conn, err)
 		return
 	}
 	c.server, c.base = s, work
