@@ -37,6 +37,7 @@ func newLocal(env Env) *cobra.Command {
 		newUp(s), newDown(s), newStatus(s),
 		newGet(s), newKinds(s), newCreate(s), newPatch(s), newApply(s), newDelete(s), newMark(s, "label"), newMark(s, "annotate"), newScale(s), newRollout(s), newWait(s),
 		newDescribe(s), newLogs(s), newExec(s),
+		newPlug(s, false), newPlug(s, true), newKill(s),
 	)
 	for _, verb := range c.Commands() {
 		switch verb.Name() {
@@ -46,7 +47,7 @@ func newLocal(env Env) *cobra.Command {
 			for _, sub := range verb.Commands() {
 				sub.ValidArgsFunction = s.kindsAndNames
 			}
-		case "logs", "exec":
+		case "logs", "exec", "kill":
 			verb.ValidArgsFunction = s.pods
 		}
 	}

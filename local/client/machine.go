@@ -58,6 +58,23 @@ func (c *Client) Processes(ctx context.Context) ([]Process, error) {
 	return all, err
 }
 
+// Plug puts a node's cable to the others in, or pulls it out.
+func (c *Client) Plug(ctx context.Context, node string, in bool) error {
+	cable := "out"
+	if in {
+		cable = "in"
+	}
+	return c.call(ctx, http.MethodPost, "/ambit/v1/nodes/"+url.PathEscape(node)+"/"+cable, "", nil, nil)
+}
+
+// Signal sends a signal, by name (KILL, STOP, CONT, ...), to the first process of a pod's container, the first if "".
+func (c *Client) Signal(ctx context.Context, namespace, pod, container, signal string) error {
+	if container == "" {
+		container = "-"
+	}
+	return c.call(ctx, http.MethodPost, "/ambit/v1/pods/"+url.PathEscape(namespace)+"/"+url.PathEscape(pod)+"/"+url.PathEscape(container)+"/"+url.PathEscape(signal), "", nil, nil)
+}
+
 // Pod makes a request to a port of a pod's loopback, where debug servers are. path may have a query.
 func (c *Client) Pod(ctx context.Context, method, namespace, pod string, port int, path string) ([]byte, error) {
 	to := fmt.Sprintf("/api/v1/namespaces/%s/pods/%s:%d/proxy%s", url.PathEscape(namespace), url.PathEscape(pod), port, path)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -16,7 +15,6 @@ import (
 	"strings"
 	"sync"
 	"syscall"
-	"testing"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -366,15 +364,4 @@ func rememberCommand(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("%v\n%s", err, out)
 	}
 	ts.Setenv(args[0], strings.TrimSpace(out))
-}
-
-// listenPort finds a free port.
-func listenPort(t *testing.T) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
 }

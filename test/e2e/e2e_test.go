@@ -2,57 +2,35 @@
 package e2e
 
 import (
-	"bytes"
-	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"sync"
-	"syscall"
 	"testing"
-	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
-	"github.com/ambit-mesh/ambit/local"
+	"github.com/ambit-mesh/ambit/internal/testkit/localtest"
 )
 
-func TestMain(m *testing.M) {
-	if status, handled := local.Dispatch(); handled {
-		os.Exit(status) // Preflight probes the machine with this program
-	}
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { localtest.Main(m) }
 
 func TestScripts(t *testing.T) {
-	bin := binaries(t)
+	bin := localtest.Binaries(t)
 	t.Run("mesh", func(t *testing.T) { onOneMesh(t, bin) })
 	t.Run("cluster", func(t *testing.T) { onOwnClusters(t, bin) })
 }
 
 // onOneMesh runs the scripts of mesh/ on one cluster of three nodes with a mesh. Each script has namespaces of its own.
 func onOneMesh(t *testing.T, bin string) {
-	state := filepath.Join(shortDir(t), "c")
-	ambit := filepath.Join(bin, "ambit")
-	t.Cleanup(func() { run(t, ambit, "local", "--state", state, "down") })
-	up := run(t, ambit, "local", "--state", state, "up", "--ingress-port", freePort(t))
-	_, url, _ := strings.Cut(up, "The ingress gateway is at ")
-	url, _, _ = strings.Cut(url, " ")
+	c := localtest.Up(t, bin)
 	t.Run("scripts", func(t *testing.T) {
 		testscript.Run(t, params(t, "mesh", bin, func(e *testscript.Env) error {
-			e.Setenv("STATE", state)
-			e.Setenv("INGRESS", url)
+			e.Setenv("STATE", c.State)
+			e.Setenv("INGRESS", c.IngressURL)
 			return nil
 		}))
 	})
-	if t.Failed() {
-		if b, err := os.ReadFile(filepath.Join(state, "cluster.log")); err == nil {
-			lines := strings.Split(string(b), "\n")
-			t.Logf("the cluster's last words:\n%s", strings.Join(lines[max(0, len(lines)-40):], "\n"))
-		}
-	}
 }
 
 // onOwnClusters runs the scripts of cluster/. Each starts and ends clusters of its own.
@@ -78,7 +56,7 @@ func onOwnClusters(t *testing.T, bin string) {
 		}
 		e.Setenv("STATE", state)
 		e.Setenv("TMPDIR", tmp)
-		e.Setenv("PORT", freePort(t))
+		e.Setenv("PORT", localtest.FreePort(t))
 		return nil
 	}))
 }
@@ -97,61 +75,4 @@ func params(t *testing.T, dir, bin string, setup func(*testscript.Env) error) te
 			return setup(e)
 		},
 	}
-}
-
-// binaries are those of $AMBIT_BIN, else built now. It skips where the machine cannot run a cluster.
-func binaries(t *testing.T) string {
-	t.Helper()
-	if testing.Short() {
-		t.Skip("clusters take longer than a short test may")
-	}
-	for _, p := range local.Preflight(t.Context()) {
-		t.Skipf("this machine cannot run a local cluster: %s", p)
-	}
-	if dir := os.Getenv("AMBIT_BIN"); dir != "" {
-		return dir
-	}
-	dir := shortDir(t)
-	cmd := exec.Command("go", "build", "-tags", "grpcnotrace", "-o", dir+"/", "../../cmd/...")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build the binaries: %v\n%s", err, out)
-	}
-	return dir
-}
-
-// shortDir is a temporary directory with a path short enough for sockets beneath it, whatever the test's name.
-func shortDir(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "ambit-e2e-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
-		}
-	})
-	return dir
-}
-
-// run runs a program that must succeed.
-func run(t *testing.T, argv ...string) string {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	var out bytes.Buffer
-	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
-	cmd.Stdout, cmd.Stderr = &out, &out
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	cmd.WaitDelay = 10 * time.Second
-	if err := cmd.Run(); err != nil {
-		t.Errorf("%s: %v\n%s", strings.Join(argv, " "), err, out.String())
-	}
-	return out.String()
-}
-
-func freePort(t *testing.T) string {
-	t.Helper()
-	return strconv.Itoa(listenPort(t))
 }

@@ -166,6 +166,14 @@ func everything(a netip.Addr) netip.Prefix {
 	return netip.PrefixFrom(netip.IPv6Unspecified(), 0)
 }
 
+// Plug puts the node's cable to the other nodes in, or pulls it out. What the node has of addresses and routes stays.
+func (n *Node) Plug(in bool) error {
+	if in {
+		return link.Up(nil, n.port())
+	}
+	return link.Down(nil, n.port())
+}
+
 // Nodes are all nodes in order.
 func (w *Network) Nodes() []*Node { return w.nodes }
 

@@ -1,0 +1,67 @@
+// Command load offers connections at a steady rate and says exactly what became of each, for tests that break things
+// meanwhile.
+//
+//	load serve ADDRESS                 answer connections, and tell on ADDRESS's port + 1 what was seen
+//	load offer [flags] ADDRESS         offer connections until standard input ends, then print a Report as JSON
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "load:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string) error {
+	if len(args) < 2 {
+		return fmt.Errorf("want serve ADDRESS or offer [flags] ADDRESS")
+	}
+	switch args[0] {
+	case "serve":
+		return serve(ctx, args[1])
+	case "offer":
+		return offerCommand(ctx, args[1:])
+	}
+	return fmt.Errorf("unknown command %q", args[0])
+}
+
+func offerCommand(ctx context.Context, args []string) error {
+	var o offer
+	f := flag.NewFlagSet("offer", flag.ContinueOnError)
+	f.IntVar(&o.rate, "rate", 100, "new connections a second")
+	f.IntVar(&o.long, "long", 0, "connections held open, with a message each way every 100 ms")
+	f.IntVar(&o.size, "size", 4<<10, "largest random number of bytes each way of a new connection")
+	f.IntVar(&o.most, "count", 0, "end after so many new connections; 0: when standard input ends")
+	f.BoolVar(&o.rude, "rude", false, "let some connections be reset by either end, midway")
+	f.DurationVar(&o.wait, "timeout", 10*time.Second, "longest life of a new connection")
+	if err := f.Parse(args); err != nil {
+		return err
+	}
+	if f.NArg() != 1 {
+		return fmt.Errorf("offer: want one ADDRESS")
+	}
+	o.target = f.Arg(0)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if o.most == 0 {
+		go func() {
+			_, _ = io.Copy(io.Discard, os.Stdin)
+			cancel()
+		}()
+	}
+	return json.NewEncoder(os.Stdout).Encode(o.run(ctx))
+}
