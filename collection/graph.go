@@ -51,6 +51,14 @@ func (g *Graph) syncedLocked() {
 	}
 }
 
+// Len is how many values c holds.
+func Len[T any](c Collection[T]) int {
+	in := coreOf(c)
+	in.g.mu.RLock()
+	defer in.g.mu.RUnlock()
+	return len(in.items)
+}
+
 // Still runs f while no wave runs through c's graph: whatever the watchers of the last wave noted is then complete.
 // f must not block and must not call back into the graph.
 func Still[T any](c Collection[T], f func()) {

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 
+	"github.com/ambit-mesh/ambit/collection"
 	"github.com/ambit-mesh/ambit/control/internal/ambient"
 	"github.com/ambit-mesh/ambit/control/internal/ca"
 	"github.com/ambit-mesh/ambit/control/internal/push"
@@ -102,14 +103,15 @@ type Control struct {
 	store *source.Store
 	out   push.Outputs
 	ready lifecycle.Readiness
-	count *counters
+	count *metrics
 }
 
 // New makes a control plane; Run starts it.
 func New(c Config) *Control {
 	c = c.withDefaults()
-	st := c.Objects.Store()
-	return &Control{conf: c, store: st, count: newCounters(c.Version), out: push.New(st, ambient.Config{
+	st, count := c.Objects.Store(), newMetrics(c.Version)
+	st.Applied = count.applied
+	return &Control{conf: c, store: st, count: count, out: push.New(st, ambient.Config{
 		ClusterID: c.ClusterID, TrustDomain: c.TrustDomain, ClusterDomain: c.ClusterDomain, RootNamespace: c.RootNamespace,
 	}, c.NodeAccounts)}
 }
@@ -141,12 +143,13 @@ func (c *Control) serve(ctx context.Context, serving func()) error {
 	}
 	rules := ca.Rules{TrustDomain: c.conf.TrustDomain, Trusted: c.conf.NodeAccounts, Pods: newPods(c.store.Objects)}
 	d := door{callers: c.conf.Callers, rules: rules, nodeAccounts: c.conf.NodeAccounts}
-	xds := server.New(server.Config[source.Caller]{Authenticate: d.authenticate, Admit: d.admit, Types: c.out.Types, Log: c.conf.Log})
+	xds := server.New(server.Config[source.Caller]{Authenticate: d.authenticate, Admit: d.admit, Types: c.out.Types, Log: c.conf.Log, Sent: c.count.sent, Heard: c.count.heard})
 	defer xds.Close()
 	signer := &ca.Server{
 		Authority: authority.signer, Issued: authority.signed, Callers: c.conf.Callers, Log: c.conf.Log, Now: time.Now, Count: c.count.certificate,
 		Rules: rules,
 	}
+	c.count.watch(c.conf.Version, func() int { return collection.Len(c.out.Services) }, xds, authority)
 	rpc := grpc.NewServer(append(server.Options(), grpc.Creds(credentials.NewTLS(authority.serverTLS())))...)
 	xds.Register(rpc)
 	signer.Register(rpc)
@@ -161,7 +164,7 @@ func (c *Control) serve(ctx context.Context, serving func()) error {
 		return nil
 	})
 	g.Go("monitor", func(ctx context.Context) error {
-		return lifecycle.HTTP{}.Serve(ctx, c.conf.Monitor, c.monitor(xds))
+		return lifecycle.HTTP{}.Serve(ctx, c.conf.Monitor, c.monitor(d, c.debugPages(xds, authority)))
 	})
 	g.Go("authority", authority.follow)
 	g.Go("roots", func(ctx context.Context) error { return c.distributeRoots(ctx, authority) })

@@ -65,10 +65,11 @@ spec: {clusterIP: 10.96.0.7, clusterIPs: [10.96.0.7], selector: {app: web}, port
 
 // plane is a control plane on a directory, and what a proxy on node-1 needs to talk to it.
 type plane struct {
-	t      *testing.T
-	dir    string
-	addr   string
-	signer jose.Signer
+	t       *testing.T
+	dir     string
+	addr    string
+	signer  jose.Signer
+	monitor string
 }
 
 func start(t *testing.T) *plane {
@@ -103,10 +104,12 @@ func start(t *testing.T) *plane {
 	}
 	xds := listen()
 	p.addr = xds.Addr().String()
+	monitor := listen()
+	p.monitor = monitor.Addr().String()
 	c := control.New(control.Config{
 		Objects: src, Writer: files.NewWriter(filepath.Join(p.dir, "objects")), Status: files.NewWriter(filepath.Join(p.dir, "status")),
 		Callers: files.NewCallers(filepath.Join(p.dir, "sa.jwks"), mesh.TokenAudience),
-		XDS:     xds, Monitor: listen(), Ready: listen(), Log: log,
+		XDS:     xds, Monitor: monitor, Ready: listen(), Log: log,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)

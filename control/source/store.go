@@ -3,6 +3,7 @@ package source
 import (
 	"reflect"
 	"strings"
+	"time"
 
 	"github.com/ambit-mesh/ambit/collection"
 	"github.com/ambit-mesh/ambit/control/source/kinds"
@@ -12,8 +13,26 @@ import (
 type Store struct {
 	Graph   *collection.Graph
 	Objects *Objects
+	// Applied is told of each batch, for metrics. It is set before the source runs; may be nil.
+	Applied func(Batch)
 
 	sets map[reflect.Type]filler
+}
+
+// Batch is what changed at once.
+type Batch struct {
+	Kinds  map[string]int // how many objects of each kind
+	Waited time.Duration  // of the first of them for the others
+	Took   time.Duration  // to derive everything that depends on them
+}
+
+// Problem is something that the source cannot read.
+type Problem struct {
+	File  string
+	Since time.Time
+	Why   string
+	// Kept is how many objects of an earlier reading stay in force in place of it.
+	Kept int
 }
 
 // Ref names an object.
@@ -37,6 +56,7 @@ func (r Ref) Names() (namespace, name string) {
 type filler interface {
 	put(*collection.Wave, kinds.Object)
 	drop(*collection.Wave, string)
+	each(func(kinds.Object))
 	synced()
 }
 
@@ -48,7 +68,14 @@ func (f filled[T]) put(w *collection.Wave, o kinds.Object) {
 	}
 }
 func (f filled[T]) drop(w *collection.Wave, key string) { f.Delete(w, key) }
-func (f filled[T]) synced()                             { f.MarkSynced() }
+func (f filled[T]) each(do func(kinds.Object)) {
+	for _, v := range f.All() {
+		if o, ok := any(v).(kinds.Object); ok {
+			do(o)
+		}
+	}
+}
+func (f filled[T]) synced() { f.MarkSynced() }
 
 // NewStore makes empty collections in a graph of their own.
 func NewStore() *Store {
@@ -101,7 +128,21 @@ func (s *Store) Reads(o kinds.Object) bool {
 }
 
 // Apply changes the collections in one wave. Kinds that are not read are passed over.
-func (s *Store) Apply(put []kinds.Object, drop []Ref) {
+func (s *Store) Apply(put []kinds.Object, drop []Ref) { s.ApplyAfter(0, put, drop) }
+
+// ApplyAfter is Apply of changes the first of which has waited for the others.
+func (s *Store) ApplyAfter(waited time.Duration, put []kinds.Object, drop []Ref) {
+	if s.Applied != nil {
+		b := Batch{Kinds: map[string]int{}, Waited: waited}
+		for _, o := range put {
+			b.Kinds[kinds.Of(o).Kind]++
+		}
+		for _, r := range drop {
+			b.Kinds[r.Kind.Kind]++
+		}
+		begin := time.Now()
+		defer func() { b.Took = time.Since(begin); s.Applied(b) }()
+	}
 	s.Graph.Change(func(w *collection.Wave) {
 		for _, r := range drop {
 			if set, ok := s.sets[reflect.TypeOf(r.Kind.New())]; ok {
@@ -114,6 +155,13 @@ func (s *Store) Apply(put []kinds.Object, drop []Ref) {
 			}
 		}
 	})
+}
+
+// Each runs over all objects, kind by kind.
+func (s *Store) Each(do func(kinds.Object)) {
+	for _, set := range s.sets {
+		set.each(do)
+	}
 }
 
 // MarkSynced says that the first full contents are there.

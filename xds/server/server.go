@@ -44,7 +44,11 @@ type Config[C any] struct {
 	// Answered is told of each ACK and NACK and of each end, for whoever shows or waits for progress; it must not block.
 	// May be nil.
 	Answered func(Subscriber[C])
-	Log      *slog.Logger
+	// Sent and Heard are told of each response that has left and of each answer to one, for metrics; they must not block.
+	// May be nil.
+	Sent  func(Sent)
+	Heard func(Heard)
+	Log   *slog.Logger
 }
 
 // Server is the discovery service.
@@ -62,6 +66,12 @@ type Server[C any] struct {
 func New[C any](conf Config[C]) *Server[C] {
 	if conf.AnswerTimeout == 0 {
 		conf.AnswerTimeout = time.Minute
+	}
+	if conf.Sent == nil {
+		conf.Sent = func(Sent) {}
+	}
+	if conf.Heard == nil {
+		conf.Heard = func(Heard) {}
 	}
 	s := &Server[C]{conf: conf, subs: map[*subscriber[C]]struct{}{}}
 	for i, t := range conf.Types {
@@ -156,9 +166,11 @@ func (s *Server[C]) Holders(typeURL, name string) []Holder[C] {
 	if i < 0 {
 		return nil
 	}
+	now, _ := s.types[i].Resources.Get(name)
 	var out []Holder[C]
 	for _, sub := range s.all() {
 		if h, ok := sub.holds(i, name); ok {
+			h.Latest = h.Version == now.Version
 			out = append(out, h)
 		}
 	}

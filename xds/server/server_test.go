@@ -37,6 +37,8 @@ type plane struct {
 	xds      *Server[string]
 	net      *memnet.Listener
 	reports  chan Subscriber[string]
+	sent     chan Sent
+	heard    chan Heard
 }
 
 // in runs f beside a plane; everything has ended when it returns.
@@ -44,7 +46,7 @@ func in(t *testing.T, f func(t *testing.T, p *plane)) {
 	synctest.Test(t, func(t *testing.T) {
 		name := func(r delta.Resource) string { return r.Name }
 		same := func(a, b delta.Resource) bool { return a.Version == b.Version }
-		p := &plane{t: t, graph: collection.NewGraph(), net: memnet.Listen("10.0.0.1:15012"), reports: make(chan Subscriber[string], 1000)}
+		p := &plane{t: t, graph: collection.NewGraph(), net: memnet.Listen("10.0.0.1:15012"), reports: make(chan Subscriber[string], 1000), sent: make(chan Sent, 1000), heard: make(chan Heard, 1000)}
 		p.things = collection.NewSet(p.graph, name, same)
 		p.policies = collection.NewSet(p.graph, name, same)
 		p.xds = New(Config[string]{
@@ -64,6 +66,8 @@ func in(t *testing.T, f func(t *testing.T, p *plane)) {
 			},
 			Types:    []Type[string]{{URL: "policy", Resources: p.policies}, {URL: "thing", Resources: p.things}},
 			Answered: func(s Subscriber[string]) { p.reports <- s },
+			Sent:     func(s Sent) { p.sent <- s },
+			Heard:    func(h Heard) { p.heard <- h },
 			Log:      slog.New(slog.DiscardHandler),
 		})
 		gs := grpc.NewServer(Options()...)
@@ -175,6 +179,34 @@ func TestAnEarlierTypeIsHeardFirst(t *testing.T) {
 	})
 }
 
+// How long changes took to leave and to be taken in counts from the change, not from when there was time for it.
+func TestDelaysAreMeasuredFromTheChange(t *testing.T) {
+	in(t, func(t *testing.T, p *plane) {
+		p.policies.Put(thing("deny", "1"))
+		c := p.call("a")
+		defer c.end()
+		c.subscribe("a", "policy")
+		first := c.hear("policy 1 deny@1")
+		time.Sleep(2 * time.Second)
+		p.policies.Put(thing("deny", "2"))
+		synctest.Wait()
+		if h := p.xds.Holders("policy", "deny"); len(h) != 1 || h[0].Latest {
+			t.Errorf("holders %+v of a version that waits", h)
+		}
+		time.Sleep(3 * time.Second)
+		c.ack(first)
+		second := c.hear("policy 2 deny@2")
+		time.Sleep(time.Second)
+		c.ack(second)
+		synctest.Wait()
+		for i, want := range []struct{ waited, after time.Duration }{{0, 5 * time.Second}, {3 * time.Second, 4 * time.Second}} {
+			if s, h := <-p.sent, <-p.heard; s.Waited != want.waited || s.Resources != 1 || s.Bytes == 0 || h.After != want.after || h.Refused {
+				t.Errorf("response %d: %+v %+v, want %+v", i+1, s, h, want)
+			}
+		}
+	})
+}
+
 func TestProgressIsReported(t *testing.T) {
 	in(t, func(t *testing.T, p *plane) {
 		p.policies.Put(thing("deny", "1"))
@@ -189,16 +221,16 @@ func TestProgressIsReported(t *testing.T) {
 				t.Errorf("holders %+v, want %+v", got, want)
 			}
 		}
-		holders(Holder[string]{Caller: "a", Node: node, Version: "1"})
+		holders(Holder[string]{Caller: "a", Node: node, Version: "1", Latest: true})
 		c.ack(first)
-		holders(Holder[string]{Caller: "a", Node: node, Version: "1", Accepted: true})
+		holders(Holder[string]{Caller: "a", Node: node, Version: "1", Latest: true, Accepted: true})
 		if r := <-p.reports; r.Node != node || r.Types["policy"].Acked != "1" || !r.Types["policy"].AnsweredAt.Equal(time.Now()) {
 			t.Errorf("report %+v", r)
 		}
 		p.policies.Put(thing("deny", "2"))
 		second := c.hear("policy 2 deny@2")
 		c.say(&delta.Request{TypeUrl: "policy", ResponseNonce: second.GetNonce(), ErrorDetail: &discovery.Status{Message: "deny is not understood"}})
-		holders(Holder[string]{Caller: "a", Node: node, Version: "2", Nack: "deny is not understood"})
+		holders(Holder[string]{Caller: "a", Node: node, Version: "2", Latest: true, Nack: "deny is not understood"})
 		if r := <-p.reports; r.Types["policy"].Nack == "" || r.Types["policy"].Acked != "1" {
 			t.Errorf("report %+v", r)
 		}

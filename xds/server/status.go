@@ -26,11 +26,29 @@ type Progress struct {
 	SentAt, AnsweredAt time.Time
 }
 
+// Sent is a response that has left.
+type Sent struct {
+	Type               string
+	Resources, Removed int
+	Bytes              int
+	Waited             time.Duration // since the first of its changes, or since it was asked for
+	Took               time.Duration // to write it
+}
+
+// Heard is an answer to a response.
+type Heard struct {
+	Type    string
+	Refused bool
+	After   time.Duration // since the first of the response's changes
+}
+
 // Holder is a subscriber that has been sent a resource.
 type Holder[C any] struct {
 	Caller  C
 	Node    string
 	Version string
+	// Latest tells whether this is the version that there is now.
+	Latest bool
 	// Accepted tells whether it has acknowledged this version; Nack is its reason if it refused something.
 	Accepted bool
 	Nack     string

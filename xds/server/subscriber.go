@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/ambit-mesh/ambit/collection"
 	"github.com/ambit-mesh/ambit/xds/delta"
@@ -32,18 +33,21 @@ type subscriber[C any] struct {
 
 	inboxMu sync.Mutex            // guards below
 	inbox   []map[string]struct{} // names changed, by type
+	noted   []time.Time           // when the first of them was, by type
 }
 
 // machine is one type's; its Server is nil until the subscriber asks for the type.
 type machine struct {
 	*delta.Server
 	sent, answered time.Time
+	since          time.Time // when the first change was noted, or the first request came, that is not sent; zero for none
+	of             time.Time // since, of the last response
 }
 
 func newSubscriber[C any](s *Server[C], caller C) *subscriber[C] {
 	return &subscriber[C]{
 		s: s, caller: caller, since: time.Now(), machines: make([]machine, len(s.types)),
-		wake: make(chan struct{}, 1), inbox: make([]map[string]struct{}, len(s.types)),
+		wake: make(chan struct{}, 1), inbox: make([]map[string]struct{}, len(s.types)), noted: make([]time.Time, len(s.types)),
 	}
 }
 
@@ -51,7 +55,7 @@ func newSubscriber[C any](s *Server[C], caller C) *subscriber[C] {
 func (b *subscriber[C]) note(typ int, names []string) {
 	b.inboxMu.Lock()
 	if b.inbox[typ] == nil {
-		b.inbox[typ] = map[string]struct{}{}
+		b.inbox[typ], b.noted[typ] = map[string]struct{}{}, time.Now()
 	}
 	for _, n := range names {
 		b.inbox[typ][n] = struct{}{}
@@ -130,8 +134,13 @@ func (b *subscriber[C]) take(r *delta.Request) error {
 	waited := m.Status().Outstanding
 	err := m.Receive(r)
 	answered := waited && !m.Status().Outstanding
+	now := time.Now()
+	heard := Heard{Type: r.GetTypeUrl(), Refused: r.GetErrorDetail() != nil, After: now.Sub(m.of)}
 	if answered {
-		m.answered = time.Now()
+		m.answered = now
+	}
+	if m.since.IsZero() && (!answered || len(r.GetResourceNamesSubscribe()) > 0) {
+		m.since = now
 	}
 	b.mu.Unlock()
 	if err != nil {
@@ -141,6 +150,7 @@ func (b *subscriber[C]) take(r *delta.Request) error {
 		b.s.conf.Log.Warn("xds response refused", "node", b.nodeID(), "type", r.GetTypeUrl(), "error", d.GetMessage())
 	}
 	if answered {
+		b.s.conf.Heard(heard)
 		b.report(true)
 	}
 	return nil
@@ -171,18 +181,23 @@ func (b *subscriber[C]) admit(r *delta.Request) error {
 // collect moves noted names to their machines.
 func (b *subscriber[C]) collect() {
 	var inbox []map[string]struct{}
+	var noted []time.Time
 	collection.Still(b.s.types[0].Resources, func() { // whole waves only: see Config.Types
 		b.inboxMu.Lock()
 		defer b.inboxMu.Unlock()
 		inbox, b.inbox = b.inbox, make([]map[string]struct{}, len(b.inbox))
+		noted, b.noted = b.noted, make([]time.Time, len(b.noted))
 	})
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for i, names := range inbox {
 		// A type not subscribed to is looked at as a whole once it is.
-		if m := b.machines[i]; m.Server != nil {
+		if m := &b.machines[i]; m.Server != nil && len(names) > 0 {
 			for n := range names {
 				m.Changed(n)
+			}
+			if m.since.IsZero() {
+				m.since = noted[i]
 			}
 		}
 	}
@@ -209,12 +224,20 @@ func (b *subscriber[C]) send(stream grpc.ServerStream) error {
 	for i := range b.machines {
 		resp, more := b.next(i)
 		if resp != nil {
+			begin := time.Now()
 			if err := sendWithin(stream, resp, b.s.conf.AnswerTimeout); err != nil {
 				return err
 			}
+			now := time.Now()
 			b.mu.Lock()
-			b.machines[i].sent = time.Now()
+			m := &b.machines[i]
+			m.sent = now
+			waited := begin.Sub(m.of)
 			b.mu.Unlock()
+			b.s.conf.Sent(Sent{
+				Type: resp.GetTypeUrl(), Resources: len(resp.GetResources()), Removed: len(resp.GetRemovedResources()),
+				Bytes: proto.Size(resp), Waited: waited, Took: now.Sub(begin),
+			})
 		}
 		if more {
 			return nil
@@ -227,11 +250,21 @@ func (b *subscriber[C]) send(stream grpc.ServerStream) error {
 func (b *subscriber[C]) next(typ int) (resp *delta.Response, more bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	m := b.machines[typ]
+	m := &b.machines[typ]
 	if m.Server == nil {
 		return nil, false
 	}
-	return m.Next(view[C]{b.s.types[typ], b.caller}), m.Pending()
+	resp = m.Next(view[C]{b.s.types[typ], b.caller})
+	switch {
+	case resp != nil:
+		if m.of = m.since; m.of.IsZero() {
+			m.of = time.Now()
+		}
+		m.since = time.Time{}
+	case !m.Pending():
+		m.since = time.Time{} // what changed does not concern it
+	}
+	return resp, m.Pending()
 }
 
 func sendWithin(stream grpc.ServerStream, resp *delta.Response, limit time.Duration) error {

@@ -67,7 +67,19 @@ func (a *Authority) Pool() *x509.CertPool {
 	return pool
 }
 
-func (a *Authority) issuer() *x509.Certificate { return a.chain[0] }
+// Issuer is the certificate that signs.
+func (a *Authority) Issuer() *x509.Certificate { return a.chain[0] }
+
+// Ends is when the first certificate of the signing chain ends.
+func (a *Authority) Ends() time.Time {
+	end := a.chain[0].NotAfter
+	for _, c := range a.chain {
+		if c.NotAfter.Before(end) {
+			end = c.NotAfter
+		}
+	}
+	return end
+}
 
 // Root is the certificate at the end of every chain.
 func (a *Authority) Root() *x509.Certificate { return a.chain[len(a.chain)-1] }
@@ -117,7 +129,7 @@ func (a *Authority) Serving(names []string, now time.Time) (*tls.Certificate, er
 
 // sign completes a leaf: never a CA, never beyond the issuer's own time.
 func (a *Authority) sign(leaf *x509.Certificate, pub crypto.PublicKey, ttl time.Duration, now time.Time) (*x509.Certificate, error) {
-	issuer := a.issuer()
+	issuer := a.Issuer()
 	leaf.NotBefore, leaf.NotAfter = now.Add(-backdate), now.Add(ttl)
 	if leaf.NotBefore.Before(issuer.NotBefore) {
 		leaf.NotBefore = issuer.NotBefore

@@ -71,7 +71,7 @@ func (s State) Roots() []byte {
 // Name tells authorities apart: by what they sign with and by the roots that they want to be trusted.
 func (a *Authority) Name() string {
 	h := sha256.New()
-	h.Write(a.issuer().Raw)
+	h.Write(a.Issuer().Raw)
 	h.Write(a.roots)
 	return hex.EncodeToString(h.Sum(nil))
 }
@@ -168,7 +168,7 @@ func (r Rotation) Same(o Rotation) bool {
 // Aging reports whether a root of our own is in the last fifth of its life, in which another is made.
 func (a *Authority) Aging(now time.Time) bool {
 	root := a.Root()
-	if !root.Equal(a.issuer()) {
+	if !root.Equal(a.Issuer()) {
 		return false // the operator's: only he can make another
 	}
 	return now.After(root.NotAfter.Add(-root.NotAfter.Sub(root.NotBefore) / 5))

@@ -44,7 +44,7 @@ func (a *Authority) data() (map[string][]byte, error) {
 		return nil, fmt.Errorf("write the CA key: %w", err)
 	}
 	out := map[string][]byte{
-		certKey: encodePEM(a.issuer()),
+		certKey: encodePEM(a.Issuer()),
 		keyKey:  pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}),
 		rootKey: a.roots,
 	}
