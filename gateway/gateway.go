@@ -105,8 +105,10 @@ func New(c Config) (*Gateway, error) {
 // Run serves until ctx ends, and then as long as requests need, at most for the time of grace.
 func (g *Gateway) Run(ctx context.Context) error {
 	defer g.upstreams.Close()
+	mirrors := filter.NewMirrors(g.upstreams, g.c.Log)
+	defer mirrors.Close()
 	r := &relay.Relay{
-		Table: g.current.Load, Chain: filter.Chain(g.upstreams), Edge: relay.Edge{TrustedHops: g.c.TrustedHops},
+		Table: g.current.Load, Chain: filter.Chain(g.upstreams, mirrors.Filter), Edge: relay.Edge{TrustedHops: g.c.TrustedHops},
 		Report: g.report, Log: g.c.Log,
 	}
 	s := &listen.Server{

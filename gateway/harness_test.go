@@ -54,6 +54,12 @@ func (l *lines) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+func (l *lines) all() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}
+
 // find waits for a line that holds all words.
 func (l *lines) find(t *testing.T, words ...string) string {
 	t.Helper()
@@ -186,6 +192,7 @@ func to(backend string, matches ...*l7.Match) *l7.Rule {
 func prefix(p string) *l7.Match {
 	return &l7.Match{Path: &l7.StringMatch{Kind: &l7.StringMatch_Prefix{Prefix: p}}}
 }
+
 func exact(p string) *l7.Match {
 	return &l7.Match{Path: &l7.StringMatch{Kind: &l7.StringMatch_Exact{Exact: p}}}
 }

@@ -85,7 +85,7 @@ func (a *authority) browser(addr, name string, certs ...tls.Certificate) *http.C
 func https(name, host, secret string) *l7.Listener {
 	l := listener(8443, host)
 	l.Name, l.Protocol, l.ServicePort, l.Routes = name, l7.Protocol_HTTPS, 443, "https."+name
-	l.Tls = &l7.TLS{Secret: secret}
+	l.Tls = &l7.TLS{Secrets: []string{secret}}
 	return l
 }
 

@@ -34,6 +34,8 @@ const (
 	Protocol_TCP                  Protocol = 3
 	Protocol_TLS_PASSTHROUGH      Protocol = 4
 	Protocol_HBONE                Protocol = 5
+	// TLS_TERMINATE ends TLS and carries the bytes within.
+	Protocol_TLS_TERMINATE Protocol = 6
 )
 
 // Enum value maps for Protocol.
@@ -45,6 +47,7 @@ var (
 		3: "TCP",
 		4: "TLS_PASSTHROUGH",
 		5: "HBONE",
+		6: "TLS_TERMINATE",
 	}
 	Protocol_value = map[string]int32{
 		"PROTOCOL_UNSPECIFIED": 0,
@@ -53,6 +56,7 @@ var (
 		"TCP":                  3,
 		"TLS_PASSTHROUGH":      4,
 		"HBONE":                5,
+		"TLS_TERMINATE":        6,
 	}
 )
 
@@ -267,7 +271,63 @@ func (x TLS_Mode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use TLS_Mode.Descriptor instead.
 func (TLS_Mode) EnumDescriptor() ([]byte, []int) {
-	return file_api_l7_l7_proto_rawDescGZIP(), []int{1, 0}
+	return file_api_l7_l7_proto_rawDescGZIP(), []int{3, 0}
+}
+
+type LoadBalancer_Kind int32
+
+const (
+	LoadBalancer_LEAST_REQUEST LoadBalancer_Kind = 0
+	LoadBalancer_ROUND_ROBIN   LoadBalancer_Kind = 1
+	LoadBalancer_RANDOM        LoadBalancer_Kind = 2
+	// PASSTHROUGH dials the host that the request names.
+	LoadBalancer_PASSTHROUGH     LoadBalancer_Kind = 3
+	LoadBalancer_CONSISTENT_HASH LoadBalancer_Kind = 4
+)
+
+// Enum value maps for LoadBalancer_Kind.
+var (
+	LoadBalancer_Kind_name = map[int32]string{
+		0: "LEAST_REQUEST",
+		1: "ROUND_ROBIN",
+		2: "RANDOM",
+		3: "PASSTHROUGH",
+		4: "CONSISTENT_HASH",
+	}
+	LoadBalancer_Kind_value = map[string]int32{
+		"LEAST_REQUEST":   0,
+		"ROUND_ROBIN":     1,
+		"RANDOM":          2,
+		"PASSTHROUGH":     3,
+		"CONSISTENT_HASH": 4,
+	}
+)
+
+func (x LoadBalancer_Kind) Enum() *LoadBalancer_Kind {
+	p := new(LoadBalancer_Kind)
+	*p = x
+	return p
+}
+
+func (x LoadBalancer_Kind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (LoadBalancer_Kind) Descriptor() protoreflect.EnumDescriptor {
+	return file_api_l7_l7_proto_enumTypes[5].Descriptor()
+}
+
+func (LoadBalancer_Kind) Type() protoreflect.EnumType {
+	return &file_api_l7_l7_proto_enumTypes[5]
+}
+
+func (x LoadBalancer_Kind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use LoadBalancer_Kind.Descriptor instead.
+func (LoadBalancer_Kind) EnumDescriptor() ([]byte, []int) {
+	return file_api_l7_l7_proto_rawDescGZIP(), []int{21, 0}
 }
 
 // Listener is one server of a gateway. Several listeners may share a port; SNI or the Host header tells them apart.
@@ -289,7 +349,9 @@ type Listener struct {
 	// bind is an IP address; empty means all.
 	Bind string `protobuf:"bytes,9,opt,name=bind,proto3" json:"bind,omitempty"`
 	// routes names the set of routes that requests of this listener are matched against.
-	Routes        string `protobuf:"bytes,10,opt,name=routes,proto3" json:"routes,omitempty"`
+	Routes string `protobuf:"bytes,10,opt,name=routes,proto3" json:"routes,omitempty"`
+	// streams are the rules of a listener that carries bytes instead of requests; the first that matches wins.
+	Streams       []*StreamRule `protobuf:"bytes,11,rep,name=streams,proto3" json:"streams,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -394,24 +456,155 @@ func (x *Listener) GetRoutes() string {
 	return ""
 }
 
+func (x *Listener) GetStreams() []*StreamRule {
+	if x != nil {
+		return x.Streams
+	}
+	return nil
+}
+
+// StreamRule sends a whole connection to one of the destinations, chosen by weight.
+type StreamRule struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// matches: any of them suffices; none means every connection.
+	Matches      []*StreamMatch `protobuf:"bytes,1,rep,name=matches,proto3" json:"matches,omitempty"`
+	Destinations []*Destination `protobuf:"bytes,2,rep,name=destinations,proto3" json:"destinations,omitempty"`
+	// source is the object that asked for this rule: "VirtualService/namespace/name".
+	Source        string `protobuf:"bytes,3,opt,name=source,proto3" json:"source,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StreamRule) Reset() {
+	*x = StreamRule{}
+	mi := &file_api_l7_l7_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StreamRule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StreamRule) ProtoMessage() {}
+
+func (x *StreamRule) ProtoReflect() protoreflect.Message {
+	mi := &file_api_l7_l7_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StreamRule.ProtoReflect.Descriptor instead.
+func (*StreamRule) Descriptor() ([]byte, []int) {
+	return file_api_l7_l7_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *StreamRule) GetMatches() []*StreamMatch {
+	if x != nil {
+		return x.Matches
+	}
+	return nil
+}
+
+func (x *StreamRule) GetDestinations() []*Destination {
+	if x != nil {
+		return x.Destinations
+	}
+	return nil
+}
+
+func (x *StreamRule) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+// StreamMatch holds conditions that must all hold.
+type StreamMatch struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// sni_hosts are lower case: exact names, "*.suffix" or "*"; none means any.
+	SniHosts []string `protobuf:"bytes,1,rep,name=sni_hosts,json=sniHosts,proto3" json:"sni_hosts,omitempty"`
+	// destination_subnets hold the address that the client dialled; none means any.
+	DestinationSubnets []string `protobuf:"bytes,2,rep,name=destination_subnets,json=destinationSubnets,proto3" json:"destination_subnets,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
+}
+
+func (x *StreamMatch) Reset() {
+	*x = StreamMatch{}
+	mi := &file_api_l7_l7_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StreamMatch) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StreamMatch) ProtoMessage() {}
+
+func (x *StreamMatch) ProtoReflect() protoreflect.Message {
+	mi := &file_api_l7_l7_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StreamMatch.ProtoReflect.Descriptor instead.
+func (*StreamMatch) Descriptor() ([]byte, []int) {
+	return file_api_l7_l7_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *StreamMatch) GetSniHosts() []string {
+	if x != nil {
+		return x.SniHosts
+	}
+	return nil
+}
+
+func (x *StreamMatch) GetDestinationSubnets() []string {
+	if x != nil {
+		return x.DestinationSubnets
+	}
+	return nil
+}
+
 // TLS says how a listener ends TLS.
 type TLS struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Mode  TLS_Mode               `protobuf:"varint,1,opt,name=mode,proto3,enum=ambit.l7.TLS_Mode" json:"mode,omitempty"`
-	// secret is the name of a Secret resource.
-	Secret string `protobuf:"bytes,2,opt,name=secret,proto3" json:"secret,omitempty"`
+	// secrets are names of Secret resources; several hold certificates of different key types.
+	Secrets []string `protobuf:"bytes,2,rep,name=secrets,proto3" json:"secrets,omitempty"`
 	// min_version and max_version are 10, 11, 12 or 13; 0 means the default (12 and 13).
 	MinVersion uint32 `protobuf:"varint,3,opt,name=min_version,json=minVersion,proto3" json:"min_version,omitempty"`
 	MaxVersion uint32 `protobuf:"varint,4,opt,name=max_version,json=maxVersion,proto3" json:"max_version,omitempty"`
 	// subject_alt_names, if any, is what a client's certificate must name one of.
 	SubjectAltNames []string `protobuf:"bytes,5,rep,name=subject_alt_names,json=subjectAltNames,proto3" json:"subject_alt_names,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// cipher_suites are names of OpenSSL or IANA, for TLS 1.2 and before; none means the safe ones.
+	CipherSuites []string `protobuf:"bytes,6,rep,name=cipher_suites,json=cipherSuites,proto3" json:"cipher_suites,omitempty"`
+	// spki and hashes, if any: a client's certificate must have one of these (base64 SHA-256 of its public key, or hex
+	// SHA-256 of the whole).
+	Spki          []string `protobuf:"bytes,7,rep,name=spki,proto3" json:"spki,omitempty"`
+	Hashes        []string `protobuf:"bytes,8,rep,name=hashes,proto3" json:"hashes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *TLS) Reset() {
 	*x = TLS{}
-	mi := &file_api_l7_l7_proto_msgTypes[1]
+	mi := &file_api_l7_l7_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -423,7 +616,7 @@ func (x *TLS) String() string {
 func (*TLS) ProtoMessage() {}
 
 func (x *TLS) ProtoReflect() protoreflect.Message {
-	mi := &file_api_l7_l7_proto_msgTypes[1]
+	mi := &file_api_l7_l7_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -436,7 +629,7 @@ func (x *TLS) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TLS.ProtoReflect.Descriptor instead.
 func (*TLS) Descriptor() ([]byte, []int) {
-	return file_api_l7_l7_proto_rawDescGZIP(), []int{1}
+	return file_api_l7_l7_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *TLS) GetMode() TLS_Mode {
@@ -446,11 +639,11 @@ func (x *TLS) GetMode() TLS_Mode {
 	return TLS_SIMPLE
 }
 
-func (x *TLS) GetSecret() string {
+func (x *TLS) GetSecrets() []string {
 	if x != nil {
-		return x.Secret
+		return x.Secrets
 	}
-	return ""
+	return nil
 }
 
 func (x *TLS) GetMinVersion() uint32 {
@@ -474,6 +667,27 @@ func (x *TLS) GetSubjectAltNames() []string {
 	return nil
 }
 
+func (x *TLS) GetCipherSuites() []string {
+	if x != nil {
+		return x.CipherSuites
+	}
+	return nil
+}
+
+func (x *TLS) GetSpki() []string {
+	if x != nil {
+		return x.Spki
+	}
+	return nil
+}
+
+func (x *TLS) GetHashes() []string {
+	if x != nil {
+		return x.Hashes
+	}
+	return nil
+}
+
 // Route is the ordered rules of some hosts in one set. The most specific host wins; then the first rule that matches.
 type Route struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -490,7 +704,7 @@ type Route struct {
 
 func (x *Route) Reset() {
 	*x = Route{}
-	mi := &file_api_l7_l7_proto_msgTypes[2]
+	mi := &file_api_l7_l7_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -502,7 +716,7 @@ func (x *Route) String() string {
 func (*Route) ProtoMessage() {}
 
 func (x *Route) ProtoReflect() protoreflect.Message {
-	mi := &file_api_l7_l7_proto_msgTypes[2]
+	mi := &file_api_l7_l7_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -515,7 +729,7 @@ func (x *Route) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Route.ProtoReflect.Descriptor instead.
 func (*Route) Descriptor() ([]byte, []int) {
-	return file_api_l7_l7_proto_rawDescGZIP(), []int{2}
+	return file_api_l7_l7_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Route) GetName() string {
@@ -579,14 +793,17 @@ type Rule struct {
 	Timeout *durationpb.Duration `protobuf:"bytes,9,opt,name=timeout,proto3" json:"timeout,omitempty"`
 	Retries *Retries             `protobuf:"bytes,10,opt,name=retries,proto3" json:"retries,omitempty"`
 	// source is the object that asked for this rule: "VirtualService/namespace/name".
-	Source        string `protobuf:"bytes,11,opt,name=source,proto3" json:"source,omitempty"`
+	Source        string    `protobuf:"bytes,11,opt,name=source,proto3" json:"source,omitempty"`
+	Fault         *Fault    `protobuf:"bytes,12,opt,name=fault,proto3" json:"fault,omitempty"`
+	Cors          *Cors     `protobuf:"bytes,13,opt,name=cors,proto3" json:"cors,omitempty"`
+	Mirrors       []*Mirror `protobuf:"bytes,14,rep,name=mirrors,proto3" json:"mirrors,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Rule) Reset() {
 	*x = Rule{}
-	mi := &file_api_l7_l7_proto_msgTypes[3]
+	mi := &file_api_l7_l7_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -598,7 +815,7 @@ func (x *Rule) String() string {
 func (*Rule) ProtoMessage() {}
 
 func (x *Rule) ProtoReflect() protoreflect.Message {
-	mi := &file_api_l7_l7_proto_msgTypes[3]
+	mi := &file_api_l7_l7_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -611,7 +828,7 @@ func (x *Rule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rule.ProtoReflect.Descriptor instead.
 func (*Rule) Descriptor() ([]byte, []int) {
-	return file_api_l7_l7_proto_rawDescGZIP(), []int{3}
+	return file_api_l7_l7_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Rule) GetName() string {
@@ -704,6 +921,27 @@ func (x *Rule) GetSource() string {
 	return ""
 }
 
+func (x *Rule) GetFault() *Fault {
+	if x != nil {
+		return x.Fault
+	}
+	return nil
+}
+
+func (x *Rule) GetCors() *Cors {
+	if x != nil {
+		return x.Cors
+	}
+	return nil
+}
+
+func (x *Rule) GetMirrors() []*Mirror {
+	if x != nil {
+		return x.Mirrors
+	}
+	return nil
+}
+
 type isRule_Action interface {
 	isRule_Action()
 }
@@ -726,6 +964,231 @@ func (*Rule_Redirect) isRule_Action() {}
 
 func (*Rule_DirectResponse) isRule_Action() {}
 
+// Fault delays or ends a share of the requests, for tests of those who depend on a backend. Shares are in millionths.
+type Fault struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Delay      *durationpb.Duration   `protobuf:"bytes,1,opt,name=delay,proto3" json:"delay,omitempty"`
+	DelayShare uint32                 `protobuf:"varint,2,opt,name=delay_share,json=delayShare,proto3" json:"delay_share,omitempty"`
+	// abort_status is an HTTP status; 0 with a grpc_status means 200 with that status of gRPC.
+	AbortStatus   uint32  `protobuf:"varint,3,opt,name=abort_status,json=abortStatus,proto3" json:"abort_status,omitempty"`
+	GrpcStatus    *uint32 `protobuf:"varint,4,opt,name=grpc_status,json=grpcStatus,proto3,oneof" json:"grpc_status,omitempty"`
+	AbortShare    uint32  `protobuf:"varint,5,opt,name=abort_share,json=abortShare,proto3" json:"abort_share,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Fault) Reset() {
+	*x = Fault{}
+	mi := &file_api_l7_l7_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Fault) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Fault) ProtoMessage() {}
+
+func (x *Fault) ProtoReflect() protoreflect.Message {
+	mi := &file_api_l7_l7_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Fault.ProtoReflect.Descriptor instead.
+func (*Fault) Descriptor() ([]byte, []int) {
+	return file_api_l7_l7_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Fault) GetDelay() *durationpb.Duration {
+	if x != nil {
+		return x.Delay
+	}
+	return nil
+}
+
+func (x *Fault) GetDelayShare() uint32 {
+	if x != nil {
+		return x.DelayShare
+	}
+	return 0
+}
+
+func (x *Fault) GetAbortStatus() uint32 {
+	if x != nil {
+		return x.AbortStatus
+	}
+	return 0
+}
+
+func (x *Fault) GetGrpcStatus() uint32 {
+	if x != nil && x.GrpcStatus != nil {
+		return *x.GrpcStatus
+	}
+	return 0
+}
+
+func (x *Fault) GetAbortShare() uint32 {
+	if x != nil {
+		return x.AbortShare
+	}
+	return 0
+}
+
+// Cors answers preflights and tells browsers which other origins may read responses.
+type Cors struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Origins     []*StringMatch         `protobuf:"bytes,1,rep,name=origins,proto3" json:"origins,omitempty"`
+	Methods     []string               `protobuf:"bytes,2,rep,name=methods,proto3" json:"methods,omitempty"`
+	Headers     []string               `protobuf:"bytes,3,rep,name=headers,proto3" json:"headers,omitempty"`
+	Expose      []string               `protobuf:"bytes,4,rep,name=expose,proto3" json:"expose,omitempty"`
+	MaxAge      *durationpb.Duration   `protobuf:"bytes,5,opt,name=max_age,json=maxAge,proto3" json:"max_age,omitempty"`
+	Credentials bool                   `protobuf:"varint,6,opt,name=credentials,proto3" json:"credentials,omitempty"`
+	// forward_unmatched sends preflights of other origins to the backend; else they are answered without permission.
+	ForwardUnmatched bool `protobuf:"varint,7,opt,name=forward_unmatched,json=forwardUnmatched,proto3" json:"forward_unmatched,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *Cors) Reset() {
+	*x = Cors{}
+	mi := &file_api_l7_l7_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Cors) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Cors) ProtoMessage() {}
+
+func (x *Cors) ProtoReflect() protoreflect.Message {
+	mi := &file_api_l7_l7_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Cors.ProtoReflect.Descriptor instead.
+func (*Cors) Descriptor() ([]byte, []int) {
+	return file_api_l7_l7_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Cors) GetOrigins() []*StringMatch {
+	if x != nil {
+		return x.Origins
+	}
+	return nil
+}
+
+func (x *Cors) GetMethods() []string {
+	if x != nil {
+		return x.Methods
+	}
+	return nil
+}
+
+func (x *Cors) GetHeaders() []string {
+	if x != nil {
+		return x.Headers
+	}
+	return nil
+}
+
+func (x *Cors) GetExpose() []string {
+	if x != nil {
+		return x.Expose
+	}
+	return nil
+}
+
+func (x *Cors) GetMaxAge() *durationpb.Duration {
+	if x != nil {
+		return x.MaxAge
+	}
+	return nil
+}
+
+func (x *Cors) GetCredentials() bool {
+	if x != nil {
+		return x.Credentials
+	}
+	return false
+}
+
+func (x *Cors) GetForwardUnmatched() bool {
+	if x != nil {
+		return x.ForwardUnmatched
+	}
+	return false
+}
+
+// Mirror sends a copy of a share of the requests, in millionths, to a backend whose answer nobody sees.
+type Mirror struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Backend       string                 `protobuf:"bytes,1,opt,name=backend,proto3" json:"backend,omitempty"`
+	Share         uint32                 `protobuf:"varint,2,opt,name=share,proto3" json:"share,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Mirror) Reset() {
+	*x = Mirror{}
+	mi := &file_api_l7_l7_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Mirror) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Mirror) ProtoMessage() {}
+
+func (x *Mirror) ProtoReflect() protoreflect.Message {
+	mi := &file_api_l7_l7_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Mirror.ProtoReflect.Descriptor instead.
+func (*Mirror) Descriptor() ([]byte, []int) {
+	return file_api_l7_l7_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Mirror) GetBackend() string {
+	if x != nil {
+		return x.Backend
+	}
+	return ""
+}
+
+func (x *Mirror) GetShare() uint32 {
+	if x != nil {
+		return x.Share
+	}
+	return 0
+}
+
 // Match holds conditions that must all hold.
 type Match struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
@@ -746,7 +1209,7 @@ type Match struct {
 
 func (x *Match) Reset() {
 	*x = Match{}
-	mi := &file_api_l7_l7_proto_msgTypes[4]
+	mi := &file_api_l7_l7_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -758,7 +1221,7 @@ func (x *Match) String() string {
 func (*Match) ProtoMessage() {}
 
 func (x *Match) ProtoReflect() protoreflect.Message {
-	mi := &file_api_l7_l7_proto_msgTypes[4]
+	mi := &file_api_l7_l7_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -771,7 +1234,7 @@ func (x *Match) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Match.ProtoReflect.Descriptor instead.
 func (*Match) Descriptor() ([]byte, []int) {
-	return file_api_l7_l7_proto_rawDescGZIP(), []int{4}
+	return file_api_l7_l7_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Match) GetPath() *StringMatch {
@@ -854,7 +1317,7 @@ type StringMatch struct {
 
 func (x *StringMatch) Reset() {
 	*x = StringMatch{}
-	mi := &file_api_l7_l7_proto_msgTypes[5]
+	mi := &file_api_l7_l7_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -866,7 +1329,7 @@ func (x *StringMatch) String() string {
 func (*StringMatch) ProtoMessage() {}
 
 func (x *StringMatch) ProtoReflect() protoreflect.Message {
-	mi := &file_api_l7_l7_proto_msgTypes[5]
+	mi := &file_api_l7_l7_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -879,7 +1342,7 @@ func (x *StringMatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StringMatch.ProtoReflect.Descriptor instead.
 func (*StringMatch) Descriptor() ([]byte, []int) {
-	return file_api_l7_l7_proto_rawDescGZIP(), []int{5}
+	return file_api_l7_l7_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *StringMatch) GetKind() isStringMatch_Kind {
@@ -995,7 +1458,7 @@ type KeyMatch struct {
 
 func (x *KeyMatch) Reset() {
 	*x = KeyMatch{}
-	mi := &file_api_l7_l7_proto_msgTypes[6]
+	mi := &file_api_l7_l7_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1007,7 +1470,7 @@ func (x *KeyMatch) String() string {
 func (*KeyMatch) ProtoMessage() {}
 
 func (x *KeyMatch) ProtoReflect() protoreflect.Message {
-	mi := &file_api_l7_l7_proto_msgTypes[6]
+	mi := &file_api_l7_l7_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1020,7 +1483,7 @@ func (x *KeyMatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyMatch.ProtoReflect.Descriptor instead.
 func (*KeyMatch) Descriptor() ([]byte, []int) {
-	return file_api_l7_l7_proto_rawDescGZIP(), []int{6}
+	return file_api_l7_l7_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *KeyMatch) GetName() string {
@@ -1047,7 +1510,7 @@ type Forward struct {
 
 func (x *Forward) Reset() {
 	*x = Forward{}
-	mi := &file_api_l7_l7_proto_msgTypes[7]
+	mi := &file_api_l7_l7_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1059,7 +1522,7 @@ func (x *Forward) String() string {
 func (*Forward) ProtoMessage() {}
 
 func (x *Forward) ProtoReflect() protoreflect.Message {
-	mi := &file_api_l7_l7_proto_msgTypes[7]
+	mi := &file_api_l7_l7_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1072,7 +1535,7 @@ func (x *Forward) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Forward.ProtoReflect.Descriptor instead.
 func (*Forward) Descriptor() ([]byte, []int) {
-	return file_api_l7_l7_proto_rawDescGZIP(), []int{7}
+	return file_api_l7_l7_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Forward) GetDestinations() []*Destination {
@@ -1095,7 +1558,7 @@ type Destination struct {
 
 func (x *Destination) Reset() {
 	*x = Destination{}
-	mi := &file_api_l7_l7_proto_msgTypes[8]
+	mi := &file_api_l7_l7_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1107,7 +1570,7 @@ func (x *Destination) String() string {
 func (*Destination) ProtoMessage() {}
 
 func (x *Destination) ProtoReflect() protoreflect.Message {
-	mi := &file_api_l7_l7_proto_msgTypes[8]
+	mi := &file_api_l7_l7_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1120,7 +1583,7 @@ func (x *Destination) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Destination.ProtoReflect.Descriptor instead.
 func (*Destination) Descriptor() ([]byte, []int) {
-	return file_api_l7_l7_proto_rawDescGZIP(), []int{8}
+	return file_api_l7_l7_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Destination) GetBackend() string {
@@ -1172,7 +1635,7 @@ type Redirect struct {
 
 func (x *Redirect) Reset() {
 	*x = Redirect{}
-	mi := &file_api_l7_l7_proto_msgTypes[9]
+	mi := &file_api_l7_l7_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1184,7 +1647,7 @@ func (x *Redirect) String() string {
 func (*Redirect) ProtoMessage() {}
 
 func (x *Redirect) ProtoReflect() protoreflect.Message {
-	mi := &file_api_l7_l7_proto_msgTypes[9]
+	mi := &file_api_l7_l7_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1197,7 +1660,7 @@ func (x *Redirect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Redirect.ProtoReflect.Descriptor instead.
 func (*Redirect) Descriptor() ([]byte, []int) {
-	return file_api_l7_l7_proto_rawDescGZIP(), []int{9}
+	return file_api_l7_l7_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Redirect) GetCode() uint32 {
@@ -1286,7 +1749,7 @@ type DirectResponse struct {
 
 func (x *DirectResponse) Reset() {
 	*x = DirectResponse{}
-	mi := &file_api_l7_l7_proto_msgTypes[10]
+	mi := &file_api_l7_l7_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1298,7 +1761,7 @@ func (x *DirectResponse) String() string {
 func (*DirectResponse) ProtoMessage() {}
 
 func (x *DirectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_l7_l7_proto_msgTypes[10]
+	mi := &file_api_l7_l7_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1311,7 +1774,7 @@ func (x *DirectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DirectResponse.ProtoReflect.Descriptor instead.
 func (*DirectResponse) Descriptor() ([]byte, []int) {
-	return file_api_l7_l7_proto_rawDescGZIP(), []int{10}
+	return file_api_l7_l7_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *DirectResponse) GetStatus() uint32 {
@@ -1345,7 +1808,7 @@ type Rewrite struct {
 
 func (x *Rewrite) Reset() {
 	*x = Rewrite{}
-	mi := &file_api_l7_l7_proto_msgTypes[11]
+	mi := &file_api_l7_l7_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1357,7 +1820,7 @@ func (x *Rewrite) String() string {
 func (*Rewrite) ProtoMessage() {}
 
 func (x *Rewrite) ProtoReflect() protoreflect.Message {
-	mi := &file_api_l7_l7_proto_msgTypes[11]
+	mi := &file_api_l7_l7_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1370,7 +1833,7 @@ func (x *Rewrite) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rewrite.ProtoReflect.Descriptor instead.
 func (*Rewrite) Descriptor() ([]byte, []int) {
-	return file_api_l7_l7_proto_rawDescGZIP(), []int{11}
+	return file_api_l7_l7_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Rewrite) GetHost() string {
@@ -1446,7 +1909,7 @@ type RegexRewrite struct {
 
 func (x *RegexRewrite) Reset() {
 	*x = RegexRewrite{}
-	mi := &file_api_l7_l7_proto_msgTypes[12]
+	mi := &file_api_l7_l7_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1458,7 +1921,7 @@ func (x *RegexRewrite) String() string {
 func (*RegexRewrite) ProtoMessage() {}
 
 func (x *RegexRewrite) ProtoReflect() protoreflect.Message {
-	mi := &file_api_l7_l7_proto_msgTypes[12]
+	mi := &file_api_l7_l7_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1471,7 +1934,7 @@ func (x *RegexRewrite) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegexRewrite.ProtoReflect.Descriptor instead.
 func (*RegexRewrite) Descriptor() ([]byte, []int) {
-	return file_api_l7_l7_proto_rawDescGZIP(), []int{12}
+	return file_api_l7_l7_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RegexRewrite) GetMatch() string {
@@ -1499,7 +1962,7 @@ type HeaderOperations struct {
 
 func (x *HeaderOperations) Reset() {
 	*x = HeaderOperations{}
-	mi := &file_api_l7_l7_proto_msgTypes[13]
+	mi := &file_api_l7_l7_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1511,7 +1974,7 @@ func (x *HeaderOperations) String() string {
 func (*HeaderOperations) ProtoMessage() {}
 
 func (x *HeaderOperations) ProtoReflect() protoreflect.Message {
-	mi := &file_api_l7_l7_proto_msgTypes[13]
+	mi := &file_api_l7_l7_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1524,7 +1987,7 @@ func (x *HeaderOperations) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeaderOperations.ProtoReflect.Descriptor instead.
 func (*HeaderOperations) Descriptor() ([]byte, []int) {
-	return file_api_l7_l7_proto_rawDescGZIP(), []int{13}
+	return file_api_l7_l7_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *HeaderOperations) GetSet() map[string]string {
@@ -1554,14 +2017,16 @@ type Retries struct {
 	PerTryTimeout *durationpb.Duration   `protobuf:"bytes,2,opt,name=per_try_timeout,json=perTryTimeout,proto3" json:"per_try_timeout,omitempty"`
 	On            []string               `protobuf:"bytes,3,rep,name=on,proto3" json:"on,omitempty"`
 	// disabled: not even a failed connect is tried again.
-	Disabled      bool `protobuf:"varint,4,opt,name=disabled,proto3" json:"disabled,omitempty"`
+	Disabled bool `protobuf:"varint,4,opt,name=disabled,proto3" json:"disabled,omitempty"`
+	// backoff is the base of the pause between tries; absent means 25 ms.
+	Backoff       *durationpb.Duration `protobuf:"bytes,5,opt,name=backoff,proto3" json:"backoff,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Retries) Reset() {
 	*x = Retries{}
-	mi := &file_api_l7_l7_proto_msgTypes[14]
+	mi := &file_api_l7_l7_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1573,7 +2038,7 @@ func (x *Retries) String() string {
 func (*Retries) ProtoMessage() {}
 
 func (x *Retries) ProtoReflect() protoreflect.Message {
-	mi := &file_api_l7_l7_proto_msgTypes[14]
+	mi := &file_api_l7_l7_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1586,7 +2051,7 @@ func (x *Retries) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Retries.ProtoReflect.Descriptor instead.
 func (*Retries) Descriptor() ([]byte, []int) {
-	return file_api_l7_l7_proto_rawDescGZIP(), []int{14}
+	return file_api_l7_l7_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Retries) GetAttempts() uint32 {
@@ -1617,6 +2082,13 @@ func (x *Retries) GetDisabled() bool {
 	return false
 }
 
+func (x *Retries) GetBackoff() *durationpb.Duration {
+	if x != nil {
+		return x.Backoff
+	}
+	return nil
+}
+
 // Backend is one port of one service, or of a subset of it, with the endpoints that serve it.
 type Backend struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
@@ -1629,14 +2101,20 @@ type Backend struct {
 	Protocol  AppProtocol            `protobuf:"varint,7,opt,name=protocol,proto3,enum=ambit.l7.AppProtocol" json:"protocol,omitempty"`
 	Endpoints []*Endpoint            `protobuf:"bytes,8,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
 	// unknown: no such service or port; a request for it fails in a way that says so.
-	Unknown       bool `protobuf:"varint,9,opt,name=unknown,proto3" json:"unknown,omitempty"`
+	Unknown  bool          `protobuf:"varint,9,opt,name=unknown,proto3" json:"unknown,omitempty"`
+	Balancer *LoadBalancer `protobuf:"bytes,10,opt,name=balancer,proto3" json:"balancer,omitempty"`
+	Outliers *Outliers     `protobuf:"bytes,11,opt,name=outliers,proto3" json:"outliers,omitempty"`
+	Limits   *Limits       `protobuf:"bytes,12,opt,name=limits,proto3" json:"limits,omitempty"`
+	Tls      *UpstreamTLS  `protobuf:"bytes,13,opt,name=tls,proto3" json:"tls,omitempty"`
+	// rule is the DestinationRule in force, "namespace/name"; empty for none.
+	Rule          string `protobuf:"bytes,14,opt,name=rule,proto3" json:"rule,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Backend) Reset() {
 	*x = Backend{}
-	mi := &file_api_l7_l7_proto_msgTypes[15]
+	mi := &file_api_l7_l7_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1648,7 +2126,7 @@ func (x *Backend) String() string {
 func (*Backend) ProtoMessage() {}
 
 func (x *Backend) ProtoReflect() protoreflect.Message {
-	mi := &file_api_l7_l7_proto_msgTypes[15]
+	mi := &file_api_l7_l7_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1661,7 +2139,7 @@ func (x *Backend) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Backend.ProtoReflect.Descriptor instead.
 func (*Backend) Descriptor() ([]byte, []int) {
-	return file_api_l7_l7_proto_rawDescGZIP(), []int{15}
+	return file_api_l7_l7_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Backend) GetName() string {
@@ -1727,6 +2205,642 @@ func (x *Backend) GetUnknown() bool {
 	return false
 }
 
+func (x *Backend) GetBalancer() *LoadBalancer {
+	if x != nil {
+		return x.Balancer
+	}
+	return nil
+}
+
+func (x *Backend) GetOutliers() *Outliers {
+	if x != nil {
+		return x.Outliers
+	}
+	return nil
+}
+
+func (x *Backend) GetLimits() *Limits {
+	if x != nil {
+		return x.Limits
+	}
+	return nil
+}
+
+func (x *Backend) GetTls() *UpstreamTLS {
+	if x != nil {
+		return x.Tls
+	}
+	return nil
+}
+
+func (x *Backend) GetRule() string {
+	if x != nil {
+		return x.Rule
+	}
+	return ""
+}
+
+// LoadBalancer chooses among the endpoints of a backend.
+type LoadBalancer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Kind  LoadBalancer_Kind      `protobuf:"varint,1,opt,name=kind,proto3,enum=ambit.l7.LoadBalancer_Kind" json:"kind,omitempty"`
+	Hash  *Hash                  `protobuf:"bytes,2,opt,name=hash,proto3" json:"hash,omitempty"`
+	// warmup is how long a new endpoint gets a growing share of what it will get.
+	Warmup        *durationpb.Duration `protobuf:"bytes,3,opt,name=warmup,proto3" json:"warmup,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LoadBalancer) Reset() {
+	*x = LoadBalancer{}
+	mi := &file_api_l7_l7_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LoadBalancer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LoadBalancer) ProtoMessage() {}
+
+func (x *LoadBalancer) ProtoReflect() protoreflect.Message {
+	mi := &file_api_l7_l7_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LoadBalancer.ProtoReflect.Descriptor instead.
+func (*LoadBalancer) Descriptor() ([]byte, []int) {
+	return file_api_l7_l7_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *LoadBalancer) GetKind() LoadBalancer_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return LoadBalancer_LEAST_REQUEST
+}
+
+func (x *LoadBalancer) GetHash() *Hash {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
+func (x *LoadBalancer) GetWarmup() *durationpb.Duration {
+	if x != nil {
+		return x.Warmup
+	}
+	return nil
+}
+
+// Hash says what of a request makes it go to the same endpoint again.
+type Hash struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Key:
+	//
+	//	*Hash_Header
+	//	*Hash_Cookie
+	//	*Hash_SourceIp
+	//	*Hash_Query
+	Key           isHash_Key `protobuf_oneof:"key"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Hash) Reset() {
+	*x = Hash{}
+	mi := &file_api_l7_l7_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Hash) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Hash) ProtoMessage() {}
+
+func (x *Hash) ProtoReflect() protoreflect.Message {
+	mi := &file_api_l7_l7_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Hash.ProtoReflect.Descriptor instead.
+func (*Hash) Descriptor() ([]byte, []int) {
+	return file_api_l7_l7_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *Hash) GetKey() isHash_Key {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *Hash) GetHeader() string {
+	if x != nil {
+		if x, ok := x.Key.(*Hash_Header); ok {
+			return x.Header
+		}
+	}
+	return ""
+}
+
+func (x *Hash) GetCookie() *Cookie {
+	if x != nil {
+		if x, ok := x.Key.(*Hash_Cookie); ok {
+			return x.Cookie
+		}
+	}
+	return nil
+}
+
+func (x *Hash) GetSourceIp() bool {
+	if x != nil {
+		if x, ok := x.Key.(*Hash_SourceIp); ok {
+			return x.SourceIp
+		}
+	}
+	return false
+}
+
+func (x *Hash) GetQuery() string {
+	if x != nil {
+		if x, ok := x.Key.(*Hash_Query); ok {
+			return x.Query
+		}
+	}
+	return ""
+}
+
+type isHash_Key interface {
+	isHash_Key()
+}
+
+type Hash_Header struct {
+	Header string `protobuf:"bytes,1,opt,name=header,proto3,oneof"`
+}
+
+type Hash_Cookie struct {
+	Cookie *Cookie `protobuf:"bytes,2,opt,name=cookie,proto3,oneof"`
+}
+
+type Hash_SourceIp struct {
+	SourceIp bool `protobuf:"varint,3,opt,name=source_ip,json=sourceIp,proto3,oneof"`
+}
+
+type Hash_Query struct {
+	Query string `protobuf:"bytes,4,opt,name=query,proto3,oneof"`
+}
+
+func (*Hash_Header) isHash_Key() {}
+
+func (*Hash_Cookie) isHash_Key() {}
+
+func (*Hash_SourceIp) isHash_Key() {}
+
+func (*Hash_Query) isHash_Key() {}
+
+type Cookie struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Path  string                 `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
+	// ttl: if present, a client without the cookie is given one; 0 makes it end with the browser's session.
+	Ttl           *durationpb.Duration `protobuf:"bytes,3,opt,name=ttl,proto3" json:"ttl,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Cookie) Reset() {
+	*x = Cookie{}
+	mi := &file_api_l7_l7_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Cookie) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Cookie) ProtoMessage() {}
+
+func (x *Cookie) ProtoReflect() protoreflect.Message {
+	mi := &file_api_l7_l7_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Cookie.ProtoReflect.Descriptor instead.
+func (*Cookie) Descriptor() ([]byte, []int) {
+	return file_api_l7_l7_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *Cookie) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Cookie) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *Cookie) GetTtl() *durationpb.Duration {
+	if x != nil {
+		return x.Ttl
+	}
+	return nil
+}
+
+// Outliers says when an endpoint that fails is left alone for a time.
+type Outliers struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 0 means that such failures do not count.
+	Consecutive_5Xx          uint32 `protobuf:"varint,1,opt,name=consecutive_5xx,json=consecutive5xx,proto3" json:"consecutive_5xx,omitempty"`
+	ConsecutiveGatewayErrors uint32 `protobuf:"varint,2,opt,name=consecutive_gateway_errors,json=consecutiveGatewayErrors,proto3" json:"consecutive_gateway_errors,omitempty"`
+	ConsecutiveLocalFailures uint32 `protobuf:"varint,3,opt,name=consecutive_local_failures,json=consecutiveLocalFailures,proto3" json:"consecutive_local_failures,omitempty"`
+	// split_local counts failures to connect apart from what backends answer.
+	SplitLocal   bool                 `protobuf:"varint,4,opt,name=split_local,json=splitLocal,proto3" json:"split_local,omitempty"`
+	Interval     *durationpb.Duration `protobuf:"bytes,5,opt,name=interval,proto3" json:"interval,omitempty"`
+	BaseEjection *durationpb.Duration `protobuf:"bytes,6,opt,name=base_ejection,json=baseEjection,proto3" json:"base_ejection,omitempty"`
+	MaxPercent   uint32               `protobuf:"varint,7,opt,name=max_percent,json=maxPercent,proto3" json:"max_percent,omitempty"`
+	// min_health_percent: with fewer healthy endpoints than that, ejections are not heeded.
+	MinHealthPercent uint32 `protobuf:"varint,8,opt,name=min_health_percent,json=minHealthPercent,proto3" json:"min_health_percent,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *Outliers) Reset() {
+	*x = Outliers{}
+	mi := &file_api_l7_l7_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Outliers) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Outliers) ProtoMessage() {}
+
+func (x *Outliers) ProtoReflect() protoreflect.Message {
+	mi := &file_api_l7_l7_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Outliers.ProtoReflect.Descriptor instead.
+func (*Outliers) Descriptor() ([]byte, []int) {
+	return file_api_l7_l7_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *Outliers) GetConsecutive_5Xx() uint32 {
+	if x != nil {
+		return x.Consecutive_5Xx
+	}
+	return 0
+}
+
+func (x *Outliers) GetConsecutiveGatewayErrors() uint32 {
+	if x != nil {
+		return x.ConsecutiveGatewayErrors
+	}
+	return 0
+}
+
+func (x *Outliers) GetConsecutiveLocalFailures() uint32 {
+	if x != nil {
+		return x.ConsecutiveLocalFailures
+	}
+	return 0
+}
+
+func (x *Outliers) GetSplitLocal() bool {
+	if x != nil {
+		return x.SplitLocal
+	}
+	return false
+}
+
+func (x *Outliers) GetInterval() *durationpb.Duration {
+	if x != nil {
+		return x.Interval
+	}
+	return nil
+}
+
+func (x *Outliers) GetBaseEjection() *durationpb.Duration {
+	if x != nil {
+		return x.BaseEjection
+	}
+	return nil
+}
+
+func (x *Outliers) GetMaxPercent() uint32 {
+	if x != nil {
+		return x.MaxPercent
+	}
+	return 0
+}
+
+func (x *Outliers) GetMinHealthPercent() uint32 {
+	if x != nil {
+		return x.MinHealthPercent
+	}
+	return 0
+}
+
+// Limits bound what a backend is given at once; 0 means no limit, or the default.
+type Limits struct {
+	state                 protoimpl.MessageState `protogen:"open.v1"`
+	MaxConnections        uint32                 `protobuf:"varint,1,opt,name=max_connections,json=maxConnections,proto3" json:"max_connections,omitempty"`
+	ConnectTimeout        *durationpb.Duration   `protobuf:"bytes,2,opt,name=connect_timeout,json=connectTimeout,proto3" json:"connect_timeout,omitempty"`
+	MaxConnectionDuration *durationpb.Duration   `protobuf:"bytes,3,opt,name=max_connection_duration,json=maxConnectionDuration,proto3" json:"max_connection_duration,omitempty"`
+	// max_pending is how many requests may wait for a connection.
+	MaxPending  uint32 `protobuf:"varint,4,opt,name=max_pending,json=maxPending,proto3" json:"max_pending,omitempty"`
+	MaxRequests uint32 `protobuf:"varint,5,opt,name=max_requests,json=maxRequests,proto3" json:"max_requests,omitempty"`
+	MaxRetries  uint32 `protobuf:"varint,6,opt,name=max_retries,json=maxRetries,proto3" json:"max_retries,omitempty"`
+	// max_per_connection: 1 closes a connection after each request.
+	MaxPerConnection uint32               `protobuf:"varint,7,opt,name=max_per_connection,json=maxPerConnection,proto3" json:"max_per_connection,omitempty"`
+	IdleTimeout      *durationpb.Duration `protobuf:"bytes,8,opt,name=idle_timeout,json=idleTimeout,proto3" json:"idle_timeout,omitempty"`
+	Keepalive        *Keepalive           `protobuf:"bytes,9,opt,name=keepalive,proto3" json:"keepalive,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *Limits) Reset() {
+	*x = Limits{}
+	mi := &file_api_l7_l7_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Limits) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Limits) ProtoMessage() {}
+
+func (x *Limits) ProtoReflect() protoreflect.Message {
+	mi := &file_api_l7_l7_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Limits.ProtoReflect.Descriptor instead.
+func (*Limits) Descriptor() ([]byte, []int) {
+	return file_api_l7_l7_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *Limits) GetMaxConnections() uint32 {
+	if x != nil {
+		return x.MaxConnections
+	}
+	return 0
+}
+
+func (x *Limits) GetConnectTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.ConnectTimeout
+	}
+	return nil
+}
+
+func (x *Limits) GetMaxConnectionDuration() *durationpb.Duration {
+	if x != nil {
+		return x.MaxConnectionDuration
+	}
+	return nil
+}
+
+func (x *Limits) GetMaxPending() uint32 {
+	if x != nil {
+		return x.MaxPending
+	}
+	return 0
+}
+
+func (x *Limits) GetMaxRequests() uint32 {
+	if x != nil {
+		return x.MaxRequests
+	}
+	return 0
+}
+
+func (x *Limits) GetMaxRetries() uint32 {
+	if x != nil {
+		return x.MaxRetries
+	}
+	return 0
+}
+
+func (x *Limits) GetMaxPerConnection() uint32 {
+	if x != nil {
+		return x.MaxPerConnection
+	}
+	return 0
+}
+
+func (x *Limits) GetIdleTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.IdleTimeout
+	}
+	return nil
+}
+
+func (x *Limits) GetKeepalive() *Keepalive {
+	if x != nil {
+		return x.Keepalive
+	}
+	return nil
+}
+
+type Keepalive struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Probes        uint32                 `protobuf:"varint,1,opt,name=probes,proto3" json:"probes,omitempty"`
+	Time          *durationpb.Duration   `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
+	Interval      *durationpb.Duration   `protobuf:"bytes,3,opt,name=interval,proto3" json:"interval,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Keepalive) Reset() {
+	*x = Keepalive{}
+	mi := &file_api_l7_l7_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Keepalive) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Keepalive) ProtoMessage() {}
+
+func (x *Keepalive) ProtoReflect() protoreflect.Message {
+	mi := &file_api_l7_l7_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Keepalive.ProtoReflect.Descriptor instead.
+func (*Keepalive) Descriptor() ([]byte, []int) {
+	return file_api_l7_l7_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *Keepalive) GetProbes() uint32 {
+	if x != nil {
+		return x.Probes
+	}
+	return 0
+}
+
+func (x *Keepalive) GetTime() *durationpb.Duration {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *Keepalive) GetInterval() *durationpb.Duration {
+	if x != nil {
+		return x.Interval
+	}
+	return nil
+}
+
+// UpstreamTLS is how a backend outside the mesh is spoken to.
+type UpstreamTLS struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// sni is sent and, without subject_alt_names, verified; empty means the host that the request names.
+	Sni             string   `protobuf:"bytes,1,opt,name=sni,proto3" json:"sni,omitempty"`
+	SubjectAltNames []string `protobuf:"bytes,2,rep,name=subject_alt_names,json=subjectAltNames,proto3" json:"subject_alt_names,omitempty"`
+	// secret holds our certificate and the CA to believe; empty means no certificate and the CAs of the system.
+	Secret   string `protobuf:"bytes,3,opt,name=secret,proto3" json:"secret,omitempty"`
+	Insecure bool   `protobuf:"varint,4,opt,name=insecure,proto3" json:"insecure,omitempty"`
+	// mesh: both ends prove identities of the mesh (ISTIO_MUTUAL).
+	Mesh          bool     `protobuf:"varint,5,opt,name=mesh,proto3" json:"mesh,omitempty"`
+	Identities    []string `protobuf:"bytes,6,rep,name=identities,proto3" json:"identities,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpstreamTLS) Reset() {
+	*x = UpstreamTLS{}
+	mi := &file_api_l7_l7_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpstreamTLS) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpstreamTLS) ProtoMessage() {}
+
+func (x *UpstreamTLS) ProtoReflect() protoreflect.Message {
+	mi := &file_api_l7_l7_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpstreamTLS.ProtoReflect.Descriptor instead.
+func (*UpstreamTLS) Descriptor() ([]byte, []int) {
+	return file_api_l7_l7_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *UpstreamTLS) GetSni() string {
+	if x != nil {
+		return x.Sni
+	}
+	return ""
+}
+
+func (x *UpstreamTLS) GetSubjectAltNames() []string {
+	if x != nil {
+		return x.SubjectAltNames
+	}
+	return nil
+}
+
+func (x *UpstreamTLS) GetSecret() string {
+	if x != nil {
+		return x.Secret
+	}
+	return ""
+}
+
+func (x *UpstreamTLS) GetInsecure() bool {
+	if x != nil {
+		return x.Insecure
+	}
+	return false
+}
+
+func (x *UpstreamTLS) GetMesh() bool {
+	if x != nil {
+		return x.Mesh
+	}
+	return false
+}
+
+func (x *UpstreamTLS) GetIdentities() []string {
+	if x != nil {
+		return x.Identities
+	}
+	return nil
+}
+
 type Endpoint struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// address is an IP address or, for external services, a DNS name.
@@ -1741,14 +2855,16 @@ type Endpoint struct {
 	Locality *Locality `protobuf:"bytes,7,opt,name=locality,proto3" json:"locality,omitempty"`
 	Node     string    `protobuf:"bytes,8,opt,name=node,proto3" json:"node,omitempty"`
 	// workload names what stands behind the address, for metrics.
-	Workload      *WorkloadLabels `protobuf:"bytes,9,opt,name=workload,proto3" json:"workload,omitempty"`
+	Workload *WorkloadLabels `protobuf:"bytes,9,opt,name=workload,proto3" json:"workload,omitempty"`
+	// priority: endpoints of a higher number are used only as far as those of lower ones are not healthy.
+	Priority      uint32 `protobuf:"varint,10,opt,name=priority,proto3" json:"priority,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_api_l7_l7_proto_msgTypes[16]
+	mi := &file_api_l7_l7_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1760,7 +2876,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_api_l7_l7_proto_msgTypes[16]
+	mi := &file_api_l7_l7_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1773,7 +2889,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_api_l7_l7_proto_rawDescGZIP(), []int{16}
+	return file_api_l7_l7_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Endpoint) GetAddress() string {
@@ -1839,6 +2955,13 @@ func (x *Endpoint) GetWorkload() *WorkloadLabels {
 	return nil
 }
 
+func (x *Endpoint) GetPriority() uint32 {
+	if x != nil {
+		return x.Priority
+	}
+	return 0
+}
+
 type Locality struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Region        string                 `protobuf:"bytes,1,opt,name=region,proto3" json:"region,omitempty"`
@@ -1850,7 +2973,7 @@ type Locality struct {
 
 func (x *Locality) Reset() {
 	*x = Locality{}
-	mi := &file_api_l7_l7_proto_msgTypes[17]
+	mi := &file_api_l7_l7_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1862,7 +2985,7 @@ func (x *Locality) String() string {
 func (*Locality) ProtoMessage() {}
 
 func (x *Locality) ProtoReflect() protoreflect.Message {
-	mi := &file_api_l7_l7_proto_msgTypes[17]
+	mi := &file_api_l7_l7_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1875,7 +2998,7 @@ func (x *Locality) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Locality.ProtoReflect.Descriptor instead.
 func (*Locality) Descriptor() ([]byte, []int) {
-	return file_api_l7_l7_proto_rawDescGZIP(), []int{17}
+	return file_api_l7_l7_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Locality) GetRegion() string {
@@ -1914,7 +3037,7 @@ type WorkloadLabels struct {
 
 func (x *WorkloadLabels) Reset() {
 	*x = WorkloadLabels{}
-	mi := &file_api_l7_l7_proto_msgTypes[18]
+	mi := &file_api_l7_l7_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1926,7 +3049,7 @@ func (x *WorkloadLabels) String() string {
 func (*WorkloadLabels) ProtoMessage() {}
 
 func (x *WorkloadLabels) ProtoReflect() protoreflect.Message {
-	mi := &file_api_l7_l7_proto_msgTypes[18]
+	mi := &file_api_l7_l7_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1939,7 +3062,7 @@ func (x *WorkloadLabels) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkloadLabels.ProtoReflect.Descriptor instead.
 func (*WorkloadLabels) Descriptor() ([]byte, []int) {
-	return file_api_l7_l7_proto_rawDescGZIP(), []int{18}
+	return file_api_l7_l7_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *WorkloadLabels) GetName() string {
@@ -1999,13 +3122,15 @@ type Secret struct {
 	CertificateChain []byte                 `protobuf:"bytes,3,opt,name=certificate_chain,json=certificateChain,proto3" json:"certificate_chain,omitempty"`
 	PrivateKey       []byte                 `protobuf:"bytes,4,opt,name=private_key,json=privateKey,proto3" json:"private_key,omitempty"`
 	CaCertificates   []byte                 `protobuf:"bytes,5,opt,name=ca_certificates,json=caCertificates,proto3" json:"ca_certificates,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// revoked is a list in PEM of certificates that the CA took back.
+	Revoked       []byte `protobuf:"bytes,6,opt,name=revoked,proto3" json:"revoked,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Secret) Reset() {
 	*x = Secret{}
-	mi := &file_api_l7_l7_proto_msgTypes[19]
+	mi := &file_api_l7_l7_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2017,7 +3142,7 @@ func (x *Secret) String() string {
 func (*Secret) ProtoMessage() {}
 
 func (x *Secret) ProtoReflect() protoreflect.Message {
-	mi := &file_api_l7_l7_proto_msgTypes[19]
+	mi := &file_api_l7_l7_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2030,7 +3155,7 @@ func (x *Secret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Secret.ProtoReflect.Descriptor instead.
 func (*Secret) Descriptor() ([]byte, []int) {
-	return file_api_l7_l7_proto_rawDescGZIP(), []int{19}
+	return file_api_l7_l7_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Secret) GetName() string {
@@ -2068,11 +3193,18 @@ func (x *Secret) GetCaCertificates() []byte {
 	return nil
 }
 
+func (x *Secret) GetRevoked() []byte {
+	if x != nil {
+		return x.Revoked
+	}
+	return nil
+}
+
 var File_api_l7_l7_proto protoreflect.FileDescriptor
 
 const file_api_l7_l7_proto_rawDesc = "" +
 	"\n" +
-	"\x0fapi/l7/l7.proto\x12\bambit.l7\x1a\x1egoogle/protobuf/duration.proto\"\x98\x02\n" +
+	"\x0fapi/l7/l7.proto\x12\bambit.l7\x1a\x1egoogle/protobuf/duration.proto\"\xc8\x02\n" +
 	"\bListener\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05proxy\x18\x02 \x01(\tR\x05proxy\x12\x12\n" +
@@ -2084,15 +3216,27 @@ const file_api_l7_l7_proto_rawDesc = "" +
 	"\agateway\x18\b \x01(\tR\agateway\x12\x12\n" +
 	"\x04bind\x18\t \x01(\tR\x04bind\x12\x16\n" +
 	"\x06routes\x18\n" +
-	" \x01(\tR\x06routes\"\xe8\x01\n" +
+	" \x01(\tR\x06routes\x12.\n" +
+	"\astreams\x18\v \x03(\v2\x14.ambit.l7.StreamRuleR\astreams\"\x90\x01\n" +
+	"\n" +
+	"StreamRule\x12/\n" +
+	"\amatches\x18\x01 \x03(\v2\x15.ambit.l7.StreamMatchR\amatches\x129\n" +
+	"\fdestinations\x18\x02 \x03(\v2\x15.ambit.l7.DestinationR\fdestinations\x12\x16\n" +
+	"\x06source\x18\x03 \x01(\tR\x06source\"[\n" +
+	"\vStreamMatch\x12\x1b\n" +
+	"\tsni_hosts\x18\x01 \x03(\tR\bsniHosts\x12/\n" +
+	"\x13destination_subnets\x18\x02 \x03(\tR\x12destinationSubnets\"\xbb\x02\n" +
 	"\x03TLS\x12&\n" +
-	"\x04mode\x18\x01 \x01(\x0e2\x12.ambit.l7.TLS.ModeR\x04mode\x12\x16\n" +
-	"\x06secret\x18\x02 \x01(\tR\x06secret\x12\x1f\n" +
+	"\x04mode\x18\x01 \x01(\x0e2\x12.ambit.l7.TLS.ModeR\x04mode\x12\x18\n" +
+	"\asecrets\x18\x02 \x03(\tR\asecrets\x12\x1f\n" +
 	"\vmin_version\x18\x03 \x01(\rR\n" +
 	"minVersion\x12\x1f\n" +
 	"\vmax_version\x18\x04 \x01(\rR\n" +
 	"maxVersion\x12*\n" +
-	"\x11subject_alt_names\x18\x05 \x03(\tR\x0fsubjectAltNames\"3\n" +
+	"\x11subject_alt_names\x18\x05 \x03(\tR\x0fsubjectAltNames\x12#\n" +
+	"\rcipher_suites\x18\x06 \x03(\tR\fcipherSuites\x12\x12\n" +
+	"\x04spki\x18\a \x03(\tR\x04spki\x12\x16\n" +
+	"\x06hashes\x18\b \x03(\tR\x06hashes\"3\n" +
 	"\x04Mode\x12\n" +
 	"\n" +
 	"\x06SIMPLE\x10\x00\x12\n" +
@@ -2105,7 +3249,7 @@ const file_api_l7_l7_proto_rawDesc = "" +
 	"\x03set\x18\x03 \x01(\tR\x03set\x12\x14\n" +
 	"\x05hosts\x18\x04 \x03(\tR\x05hosts\x12$\n" +
 	"\x05rules\x18\x05 \x03(\v2\x0e.ambit.l7.RuleR\x05rules\x12%\n" +
-	"\x0ehttps_redirect\x18\x06 \x01(\bR\rhttpsRedirect\"\xce\x04\n" +
+	"\x0ehttps_redirect\x18\x06 \x01(\bR\rhttpsRedirect\"\xaf\x05\n" +
 	"\x04Rule\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12)\n" +
 	"\amatches\x18\x02 \x03(\v2\x0f.ambit.l7.MatchR\amatches\x12-\n" +
@@ -2118,8 +3262,32 @@ const file_api_l7_l7_proto_rawDesc = "" +
 	"\atimeout\x18\t \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12+\n" +
 	"\aretries\x18\n" +
 	" \x01(\v2\x11.ambit.l7.RetriesR\aretries\x12\x16\n" +
-	"\x06source\x18\v \x01(\tR\x06sourceB\b\n" +
-	"\x06actionJ\x04\b\f\x10\x15R\x05faultR\x04corsR\amirrorsR\bpolicies\"\x98\x03\n" +
+	"\x06source\x18\v \x01(\tR\x06source\x12%\n" +
+	"\x05fault\x18\f \x01(\v2\x0f.ambit.l7.FaultR\x05fault\x12\"\n" +
+	"\x04cors\x18\r \x01(\v2\x0e.ambit.l7.CorsR\x04cors\x12*\n" +
+	"\amirrors\x18\x0e \x03(\v2\x10.ambit.l7.MirrorR\amirrorsB\b\n" +
+	"\x06actionJ\x04\b\x0f\x10\x15R\bpolicies\"\xd3\x01\n" +
+	"\x05Fault\x12/\n" +
+	"\x05delay\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x05delay\x12\x1f\n" +
+	"\vdelay_share\x18\x02 \x01(\rR\n" +
+	"delayShare\x12!\n" +
+	"\fabort_status\x18\x03 \x01(\rR\vabortStatus\x12$\n" +
+	"\vgrpc_status\x18\x04 \x01(\rH\x00R\n" +
+	"grpcStatus\x88\x01\x01\x12\x1f\n" +
+	"\vabort_share\x18\x05 \x01(\rR\n" +
+	"abortShareB\x0e\n" +
+	"\f_grpc_status\"\x86\x02\n" +
+	"\x04Cors\x12/\n" +
+	"\aorigins\x18\x01 \x03(\v2\x15.ambit.l7.StringMatchR\aorigins\x12\x18\n" +
+	"\amethods\x18\x02 \x03(\tR\amethods\x12\x18\n" +
+	"\aheaders\x18\x03 \x03(\tR\aheaders\x12\x16\n" +
+	"\x06expose\x18\x04 \x03(\tR\x06expose\x122\n" +
+	"\amax_age\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x06maxAge\x12 \n" +
+	"\vcredentials\x18\x06 \x01(\bR\vcredentials\x12+\n" +
+	"\x11forward_unmatched\x18\a \x01(\bR\x10forwardUnmatched\"8\n" +
+	"\x06Mirror\x12\x18\n" +
+	"\abackend\x18\x01 \x01(\tR\abackend\x12\x14\n" +
+	"\x05share\x18\x02 \x01(\rR\x05share\"\x98\x03\n" +
 	"\x05Match\x12)\n" +
 	"\x04path\x18\x01 \x01(\v2\x15.ambit.l7.StringMatchR\x04path\x12(\n" +
 	"\x10ignore_path_case\x18\x02 \x01(\bR\x0eignorePathCase\x12-\n" +
@@ -2179,12 +3347,13 @@ const file_api_l7_l7_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a6\n" +
 	"\bAddEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x94\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc9\x01\n" +
 	"\aRetries\x12\x1a\n" +
 	"\battempts\x18\x01 \x01(\rR\battempts\x12A\n" +
 	"\x0fper_try_timeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\rperTryTimeout\x12\x0e\n" +
 	"\x02on\x18\x03 \x03(\tR\x02on\x12\x1a\n" +
-	"\bdisabled\x18\x04 \x01(\bR\bdisabled\"\x98\x02\n" +
+	"\bdisabled\x18\x04 \x01(\bR\bdisabled\x123\n" +
+	"\abackoff\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\abackoff\"\xe3\x03\n" +
 	"\aBackend\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05proxy\x18\x02 \x01(\tR\x05proxy\x12\x1c\n" +
@@ -2194,7 +3363,70 @@ const file_api_l7_l7_proto_rawDesc = "" +
 	"\x06subset\x18\x06 \x01(\tR\x06subset\x121\n" +
 	"\bprotocol\x18\a \x01(\x0e2\x15.ambit.l7.AppProtocolR\bprotocol\x120\n" +
 	"\tendpoints\x18\b \x03(\v2\x12.ambit.l7.EndpointR\tendpoints\x12\x18\n" +
-	"\aunknown\x18\t \x01(\bR\aunknown\"\xba\x02\n" +
+	"\aunknown\x18\t \x01(\bR\aunknown\x122\n" +
+	"\bbalancer\x18\n" +
+	" \x01(\v2\x16.ambit.l7.LoadBalancerR\bbalancer\x12.\n" +
+	"\boutliers\x18\v \x01(\v2\x12.ambit.l7.OutliersR\boutliers\x12(\n" +
+	"\x06limits\x18\f \x01(\v2\x10.ambit.l7.LimitsR\x06limits\x12'\n" +
+	"\x03tls\x18\r \x01(\v2\x15.ambit.l7.UpstreamTLSR\x03tls\x12\x12\n" +
+	"\x04rule\x18\x0e \x01(\tR\x04rule\"\xf4\x01\n" +
+	"\fLoadBalancer\x12/\n" +
+	"\x04kind\x18\x01 \x01(\x0e2\x1b.ambit.l7.LoadBalancer.KindR\x04kind\x12\"\n" +
+	"\x04hash\x18\x02 \x01(\v2\x0e.ambit.l7.HashR\x04hash\x121\n" +
+	"\x06warmup\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x06warmup\"\\\n" +
+	"\x04Kind\x12\x11\n" +
+	"\rLEAST_REQUEST\x10\x00\x12\x0f\n" +
+	"\vROUND_ROBIN\x10\x01\x12\n" +
+	"\n" +
+	"\x06RANDOM\x10\x02\x12\x0f\n" +
+	"\vPASSTHROUGH\x10\x03\x12\x13\n" +
+	"\x0fCONSISTENT_HASH\x10\x04\"\x8a\x01\n" +
+	"\x04Hash\x12\x18\n" +
+	"\x06header\x18\x01 \x01(\tH\x00R\x06header\x12*\n" +
+	"\x06cookie\x18\x02 \x01(\v2\x10.ambit.l7.CookieH\x00R\x06cookie\x12\x1d\n" +
+	"\tsource_ip\x18\x03 \x01(\bH\x00R\bsourceIp\x12\x16\n" +
+	"\x05query\x18\x04 \x01(\tH\x00R\x05queryB\x05\n" +
+	"\x03key\"]\n" +
+	"\x06Cookie\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04path\x18\x02 \x01(\tR\x04path\x12+\n" +
+	"\x03ttl\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\"\x96\x03\n" +
+	"\bOutliers\x12'\n" +
+	"\x0fconsecutive_5xx\x18\x01 \x01(\rR\x0econsecutive5xx\x12<\n" +
+	"\x1aconsecutive_gateway_errors\x18\x02 \x01(\rR\x18consecutiveGatewayErrors\x12<\n" +
+	"\x1aconsecutive_local_failures\x18\x03 \x01(\rR\x18consecutiveLocalFailures\x12\x1f\n" +
+	"\vsplit_local\x18\x04 \x01(\bR\n" +
+	"splitLocal\x125\n" +
+	"\binterval\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\binterval\x12>\n" +
+	"\rbase_ejection\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\fbaseEjection\x12\x1f\n" +
+	"\vmax_percent\x18\a \x01(\rR\n" +
+	"maxPercent\x12,\n" +
+	"\x12min_health_percent\x18\b \x01(\rR\x10minHealthPercent\"\xcc\x03\n" +
+	"\x06Limits\x12'\n" +
+	"\x0fmax_connections\x18\x01 \x01(\rR\x0emaxConnections\x12B\n" +
+	"\x0fconnect_timeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x0econnectTimeout\x12Q\n" +
+	"\x17max_connection_duration\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x15maxConnectionDuration\x12\x1f\n" +
+	"\vmax_pending\x18\x04 \x01(\rR\n" +
+	"maxPending\x12!\n" +
+	"\fmax_requests\x18\x05 \x01(\rR\vmaxRequests\x12\x1f\n" +
+	"\vmax_retries\x18\x06 \x01(\rR\n" +
+	"maxRetries\x12,\n" +
+	"\x12max_per_connection\x18\a \x01(\rR\x10maxPerConnection\x12<\n" +
+	"\fidle_timeout\x18\b \x01(\v2\x19.google.protobuf.DurationR\vidleTimeout\x121\n" +
+	"\tkeepalive\x18\t \x01(\v2\x13.ambit.l7.KeepaliveR\tkeepalive\"\x89\x01\n" +
+	"\tKeepalive\x12\x16\n" +
+	"\x06probes\x18\x01 \x01(\rR\x06probes\x12-\n" +
+	"\x04time\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x04time\x125\n" +
+	"\binterval\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\binterval\"\xb3\x01\n" +
+	"\vUpstreamTLS\x12\x10\n" +
+	"\x03sni\x18\x01 \x01(\tR\x03sni\x12*\n" +
+	"\x11subject_alt_names\x18\x02 \x03(\tR\x0fsubjectAltNames\x12\x16\n" +
+	"\x06secret\x18\x03 \x01(\tR\x06secret\x12\x1a\n" +
+	"\binsecure\x18\x04 \x01(\bR\binsecure\x12\x12\n" +
+	"\x04mesh\x18\x05 \x01(\bR\x04mesh\x12\x1e\n" +
+	"\n" +
+	"identities\x18\x06 \x03(\tR\n" +
+	"identities\"\xd6\x02\n" +
 	"\bEndpoint\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\rR\x04port\x12\x1a\n" +
@@ -2204,7 +3436,9 @@ const file_api_l7_l7_proto_rawDesc = "" +
 	"\x06health\x18\x06 \x01(\x0e2\x10.ambit.l7.HealthR\x06health\x12.\n" +
 	"\blocality\x18\a \x01(\v2\x12.ambit.l7.LocalityR\blocality\x12\x12\n" +
 	"\x04node\x18\b \x01(\tR\x04node\x124\n" +
-	"\bworkload\x18\t \x01(\v2\x18.ambit.l7.WorkloadLabelsR\bworkload\"P\n" +
+	"\bworkload\x18\t \x01(\v2\x18.ambit.l7.WorkloadLabelsR\bworkload\x12\x1a\n" +
+	"\bpriority\x18\n" +
+	" \x01(\rR\bpriority\"P\n" +
 	"\bLocality\x12\x16\n" +
 	"\x06region\x18\x01 \x01(\tR\x06region\x12\x12\n" +
 	"\x04zone\x18\x02 \x01(\tR\x04zone\x12\x18\n" +
@@ -2216,21 +3450,23 @@ const file_api_l7_l7_proto_rawDesc = "" +
 	"\x12canonical_revision\x18\x04 \x01(\tR\x11canonicalRevision\x12\x10\n" +
 	"\x03app\x18\x05 \x01(\tR\x03app\x12\x18\n" +
 	"\aversion\x18\x06 \x01(\tR\aversion\x12\x18\n" +
-	"\acluster\x18\a \x01(\tR\acluster\"\xa9\x01\n" +
+	"\acluster\x18\a \x01(\tR\acluster\"\xc3\x01\n" +
 	"\x06Secret\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05proxy\x18\x02 \x01(\tR\x05proxy\x12+\n" +
 	"\x11certificate_chain\x18\x03 \x01(\fR\x10certificateChain\x12\x1f\n" +
 	"\vprivate_key\x18\x04 \x01(\fR\n" +
 	"privateKey\x12'\n" +
-	"\x0fca_certificates\x18\x05 \x01(\fR\x0ecaCertificates*b\n" +
+	"\x0fca_certificates\x18\x05 \x01(\fR\x0ecaCertificates\x12\x18\n" +
+	"\arevoked\x18\x06 \x01(\fR\arevoked*u\n" +
 	"\bProtocol\x12\x18\n" +
 	"\x14PROTOCOL_UNSPECIFIED\x10\x00\x12\b\n" +
 	"\x04HTTP\x10\x01\x12\t\n" +
 	"\x05HTTPS\x10\x02\x12\a\n" +
 	"\x03TCP\x10\x03\x12\x13\n" +
 	"\x0fTLS_PASSTHROUGH\x10\x04\x12\t\n" +
-	"\x05HBONE\x10\x05*$\n" +
+	"\x05HBONE\x10\x05\x12\x11\n" +
+	"\rTLS_TERMINATE\x10\x06*$\n" +
 	"\vAppProtocol\x12\n" +
 	"\n" +
 	"\x06HTTP11\x10\x00\x12\t\n" +
@@ -2254,78 +3490,118 @@ func file_api_l7_l7_proto_rawDescGZIP() []byte {
 	return file_api_l7_l7_proto_rawDescData
 }
 
-var file_api_l7_l7_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_api_l7_l7_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_api_l7_l7_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
+var file_api_l7_l7_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_api_l7_l7_proto_goTypes = []any{
 	(Protocol)(0),               // 0: ambit.l7.Protocol
 	(AppProtocol)(0),            // 1: ambit.l7.AppProtocol
 	(Tunnel)(0),                 // 2: ambit.l7.Tunnel
 	(Health)(0),                 // 3: ambit.l7.Health
 	(TLS_Mode)(0),               // 4: ambit.l7.TLS.Mode
-	(*Listener)(nil),            // 5: ambit.l7.Listener
-	(*TLS)(nil),                 // 6: ambit.l7.TLS
-	(*Route)(nil),               // 7: ambit.l7.Route
-	(*Rule)(nil),                // 8: ambit.l7.Rule
-	(*Match)(nil),               // 9: ambit.l7.Match
-	(*StringMatch)(nil),         // 10: ambit.l7.StringMatch
-	(*KeyMatch)(nil),            // 11: ambit.l7.KeyMatch
-	(*Forward)(nil),             // 12: ambit.l7.Forward
-	(*Destination)(nil),         // 13: ambit.l7.Destination
-	(*Redirect)(nil),            // 14: ambit.l7.Redirect
-	(*DirectResponse)(nil),      // 15: ambit.l7.DirectResponse
-	(*Rewrite)(nil),             // 16: ambit.l7.Rewrite
-	(*RegexRewrite)(nil),        // 17: ambit.l7.RegexRewrite
-	(*HeaderOperations)(nil),    // 18: ambit.l7.HeaderOperations
-	(*Retries)(nil),             // 19: ambit.l7.Retries
-	(*Backend)(nil),             // 20: ambit.l7.Backend
-	(*Endpoint)(nil),            // 21: ambit.l7.Endpoint
-	(*Locality)(nil),            // 22: ambit.l7.Locality
-	(*WorkloadLabels)(nil),      // 23: ambit.l7.WorkloadLabels
-	(*Secret)(nil),              // 24: ambit.l7.Secret
-	nil,                         // 25: ambit.l7.HeaderOperations.SetEntry
-	nil,                         // 26: ambit.l7.HeaderOperations.AddEntry
-	(*durationpb.Duration)(nil), // 27: google.protobuf.Duration
+	(LoadBalancer_Kind)(0),      // 5: ambit.l7.LoadBalancer.Kind
+	(*Listener)(nil),            // 6: ambit.l7.Listener
+	(*StreamRule)(nil),          // 7: ambit.l7.StreamRule
+	(*StreamMatch)(nil),         // 8: ambit.l7.StreamMatch
+	(*TLS)(nil),                 // 9: ambit.l7.TLS
+	(*Route)(nil),               // 10: ambit.l7.Route
+	(*Rule)(nil),                // 11: ambit.l7.Rule
+	(*Fault)(nil),               // 12: ambit.l7.Fault
+	(*Cors)(nil),                // 13: ambit.l7.Cors
+	(*Mirror)(nil),              // 14: ambit.l7.Mirror
+	(*Match)(nil),               // 15: ambit.l7.Match
+	(*StringMatch)(nil),         // 16: ambit.l7.StringMatch
+	(*KeyMatch)(nil),            // 17: ambit.l7.KeyMatch
+	(*Forward)(nil),             // 18: ambit.l7.Forward
+	(*Destination)(nil),         // 19: ambit.l7.Destination
+	(*Redirect)(nil),            // 20: ambit.l7.Redirect
+	(*DirectResponse)(nil),      // 21: ambit.l7.DirectResponse
+	(*Rewrite)(nil),             // 22: ambit.l7.Rewrite
+	(*RegexRewrite)(nil),        // 23: ambit.l7.RegexRewrite
+	(*HeaderOperations)(nil),    // 24: ambit.l7.HeaderOperations
+	(*Retries)(nil),             // 25: ambit.l7.Retries
+	(*Backend)(nil),             // 26: ambit.l7.Backend
+	(*LoadBalancer)(nil),        // 27: ambit.l7.LoadBalancer
+	(*Hash)(nil),                // 28: ambit.l7.Hash
+	(*Cookie)(nil),              // 29: ambit.l7.Cookie
+	(*Outliers)(nil),            // 30: ambit.l7.Outliers
+	(*Limits)(nil),              // 31: ambit.l7.Limits
+	(*Keepalive)(nil),           // 32: ambit.l7.Keepalive
+	(*UpstreamTLS)(nil),         // 33: ambit.l7.UpstreamTLS
+	(*Endpoint)(nil),            // 34: ambit.l7.Endpoint
+	(*Locality)(nil),            // 35: ambit.l7.Locality
+	(*WorkloadLabels)(nil),      // 36: ambit.l7.WorkloadLabels
+	(*Secret)(nil),              // 37: ambit.l7.Secret
+	nil,                         // 38: ambit.l7.HeaderOperations.SetEntry
+	nil,                         // 39: ambit.l7.HeaderOperations.AddEntry
+	(*durationpb.Duration)(nil), // 40: google.protobuf.Duration
 }
 var file_api_l7_l7_proto_depIdxs = []int32{
 	0,  // 0: ambit.l7.Listener.protocol:type_name -> ambit.l7.Protocol
-	6,  // 1: ambit.l7.Listener.tls:type_name -> ambit.l7.TLS
-	4,  // 2: ambit.l7.TLS.mode:type_name -> ambit.l7.TLS.Mode
-	8,  // 3: ambit.l7.Route.rules:type_name -> ambit.l7.Rule
-	9,  // 4: ambit.l7.Rule.matches:type_name -> ambit.l7.Match
-	12, // 5: ambit.l7.Rule.forward:type_name -> ambit.l7.Forward
-	14, // 6: ambit.l7.Rule.redirect:type_name -> ambit.l7.Redirect
-	15, // 7: ambit.l7.Rule.direct_response:type_name -> ambit.l7.DirectResponse
-	16, // 8: ambit.l7.Rule.rewrite:type_name -> ambit.l7.Rewrite
-	18, // 9: ambit.l7.Rule.request_headers:type_name -> ambit.l7.HeaderOperations
-	18, // 10: ambit.l7.Rule.response_headers:type_name -> ambit.l7.HeaderOperations
-	27, // 11: ambit.l7.Rule.timeout:type_name -> google.protobuf.Duration
-	19, // 12: ambit.l7.Rule.retries:type_name -> ambit.l7.Retries
-	10, // 13: ambit.l7.Match.path:type_name -> ambit.l7.StringMatch
-	10, // 14: ambit.l7.Match.scheme:type_name -> ambit.l7.StringMatch
-	10, // 15: ambit.l7.Match.method:type_name -> ambit.l7.StringMatch
-	10, // 16: ambit.l7.Match.authority:type_name -> ambit.l7.StringMatch
-	11, // 17: ambit.l7.Match.headers:type_name -> ambit.l7.KeyMatch
-	11, // 18: ambit.l7.Match.without_headers:type_name -> ambit.l7.KeyMatch
-	11, // 19: ambit.l7.Match.query:type_name -> ambit.l7.KeyMatch
-	10, // 20: ambit.l7.KeyMatch.value:type_name -> ambit.l7.StringMatch
-	13, // 21: ambit.l7.Forward.destinations:type_name -> ambit.l7.Destination
-	18, // 22: ambit.l7.Destination.request_headers:type_name -> ambit.l7.HeaderOperations
-	18, // 23: ambit.l7.Destination.response_headers:type_name -> ambit.l7.HeaderOperations
-	17, // 24: ambit.l7.Rewrite.regex:type_name -> ambit.l7.RegexRewrite
-	25, // 25: ambit.l7.HeaderOperations.set:type_name -> ambit.l7.HeaderOperations.SetEntry
-	26, // 26: ambit.l7.HeaderOperations.add:type_name -> ambit.l7.HeaderOperations.AddEntry
-	27, // 27: ambit.l7.Retries.per_try_timeout:type_name -> google.protobuf.Duration
-	1,  // 28: ambit.l7.Backend.protocol:type_name -> ambit.l7.AppProtocol
-	21, // 29: ambit.l7.Backend.endpoints:type_name -> ambit.l7.Endpoint
-	2,  // 30: ambit.l7.Endpoint.tunnel:type_name -> ambit.l7.Tunnel
-	3,  // 31: ambit.l7.Endpoint.health:type_name -> ambit.l7.Health
-	22, // 32: ambit.l7.Endpoint.locality:type_name -> ambit.l7.Locality
-	23, // 33: ambit.l7.Endpoint.workload:type_name -> ambit.l7.WorkloadLabels
-	34, // [34:34] is the sub-list for method output_type
-	34, // [34:34] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	9,  // 1: ambit.l7.Listener.tls:type_name -> ambit.l7.TLS
+	7,  // 2: ambit.l7.Listener.streams:type_name -> ambit.l7.StreamRule
+	8,  // 3: ambit.l7.StreamRule.matches:type_name -> ambit.l7.StreamMatch
+	19, // 4: ambit.l7.StreamRule.destinations:type_name -> ambit.l7.Destination
+	4,  // 5: ambit.l7.TLS.mode:type_name -> ambit.l7.TLS.Mode
+	11, // 6: ambit.l7.Route.rules:type_name -> ambit.l7.Rule
+	15, // 7: ambit.l7.Rule.matches:type_name -> ambit.l7.Match
+	18, // 8: ambit.l7.Rule.forward:type_name -> ambit.l7.Forward
+	20, // 9: ambit.l7.Rule.redirect:type_name -> ambit.l7.Redirect
+	21, // 10: ambit.l7.Rule.direct_response:type_name -> ambit.l7.DirectResponse
+	22, // 11: ambit.l7.Rule.rewrite:type_name -> ambit.l7.Rewrite
+	24, // 12: ambit.l7.Rule.request_headers:type_name -> ambit.l7.HeaderOperations
+	24, // 13: ambit.l7.Rule.response_headers:type_name -> ambit.l7.HeaderOperations
+	40, // 14: ambit.l7.Rule.timeout:type_name -> google.protobuf.Duration
+	25, // 15: ambit.l7.Rule.retries:type_name -> ambit.l7.Retries
+	12, // 16: ambit.l7.Rule.fault:type_name -> ambit.l7.Fault
+	13, // 17: ambit.l7.Rule.cors:type_name -> ambit.l7.Cors
+	14, // 18: ambit.l7.Rule.mirrors:type_name -> ambit.l7.Mirror
+	40, // 19: ambit.l7.Fault.delay:type_name -> google.protobuf.Duration
+	16, // 20: ambit.l7.Cors.origins:type_name -> ambit.l7.StringMatch
+	40, // 21: ambit.l7.Cors.max_age:type_name -> google.protobuf.Duration
+	16, // 22: ambit.l7.Match.path:type_name -> ambit.l7.StringMatch
+	16, // 23: ambit.l7.Match.scheme:type_name -> ambit.l7.StringMatch
+	16, // 24: ambit.l7.Match.method:type_name -> ambit.l7.StringMatch
+	16, // 25: ambit.l7.Match.authority:type_name -> ambit.l7.StringMatch
+	17, // 26: ambit.l7.Match.headers:type_name -> ambit.l7.KeyMatch
+	17, // 27: ambit.l7.Match.without_headers:type_name -> ambit.l7.KeyMatch
+	17, // 28: ambit.l7.Match.query:type_name -> ambit.l7.KeyMatch
+	16, // 29: ambit.l7.KeyMatch.value:type_name -> ambit.l7.StringMatch
+	19, // 30: ambit.l7.Forward.destinations:type_name -> ambit.l7.Destination
+	24, // 31: ambit.l7.Destination.request_headers:type_name -> ambit.l7.HeaderOperations
+	24, // 32: ambit.l7.Destination.response_headers:type_name -> ambit.l7.HeaderOperations
+	23, // 33: ambit.l7.Rewrite.regex:type_name -> ambit.l7.RegexRewrite
+	38, // 34: ambit.l7.HeaderOperations.set:type_name -> ambit.l7.HeaderOperations.SetEntry
+	39, // 35: ambit.l7.HeaderOperations.add:type_name -> ambit.l7.HeaderOperations.AddEntry
+	40, // 36: ambit.l7.Retries.per_try_timeout:type_name -> google.protobuf.Duration
+	40, // 37: ambit.l7.Retries.backoff:type_name -> google.protobuf.Duration
+	1,  // 38: ambit.l7.Backend.protocol:type_name -> ambit.l7.AppProtocol
+	34, // 39: ambit.l7.Backend.endpoints:type_name -> ambit.l7.Endpoint
+	27, // 40: ambit.l7.Backend.balancer:type_name -> ambit.l7.LoadBalancer
+	30, // 41: ambit.l7.Backend.outliers:type_name -> ambit.l7.Outliers
+	31, // 42: ambit.l7.Backend.limits:type_name -> ambit.l7.Limits
+	33, // 43: ambit.l7.Backend.tls:type_name -> ambit.l7.UpstreamTLS
+	5,  // 44: ambit.l7.LoadBalancer.kind:type_name -> ambit.l7.LoadBalancer.Kind
+	28, // 45: ambit.l7.LoadBalancer.hash:type_name -> ambit.l7.Hash
+	40, // 46: ambit.l7.LoadBalancer.warmup:type_name -> google.protobuf.Duration
+	29, // 47: ambit.l7.Hash.cookie:type_name -> ambit.l7.Cookie
+	40, // 48: ambit.l7.Cookie.ttl:type_name -> google.protobuf.Duration
+	40, // 49: ambit.l7.Outliers.interval:type_name -> google.protobuf.Duration
+	40, // 50: ambit.l7.Outliers.base_ejection:type_name -> google.protobuf.Duration
+	40, // 51: ambit.l7.Limits.connect_timeout:type_name -> google.protobuf.Duration
+	40, // 52: ambit.l7.Limits.max_connection_duration:type_name -> google.protobuf.Duration
+	40, // 53: ambit.l7.Limits.idle_timeout:type_name -> google.protobuf.Duration
+	32, // 54: ambit.l7.Limits.keepalive:type_name -> ambit.l7.Keepalive
+	40, // 55: ambit.l7.Keepalive.time:type_name -> google.protobuf.Duration
+	40, // 56: ambit.l7.Keepalive.interval:type_name -> google.protobuf.Duration
+	2,  // 57: ambit.l7.Endpoint.tunnel:type_name -> ambit.l7.Tunnel
+	3,  // 58: ambit.l7.Endpoint.health:type_name -> ambit.l7.Health
+	35, // 59: ambit.l7.Endpoint.locality:type_name -> ambit.l7.Locality
+	36, // 60: ambit.l7.Endpoint.workload:type_name -> ambit.l7.WorkloadLabels
+	61, // [61:61] is the sub-list for method output_type
+	61, // [61:61] is the sub-list for method input_type
+	61, // [61:61] is the sub-list for extension type_name
+	61, // [61:61] is the sub-list for extension extendee
+	0,  // [0:61] is the sub-list for field type_name
 }
 
 func init() { file_api_l7_l7_proto_init() }
@@ -2333,12 +3609,13 @@ func file_api_l7_l7_proto_init() {
 	if File_api_l7_l7_proto != nil {
 		return
 	}
-	file_api_l7_l7_proto_msgTypes[3].OneofWrappers = []any{
+	file_api_l7_l7_proto_msgTypes[5].OneofWrappers = []any{
 		(*Rule_Forward)(nil),
 		(*Rule_Redirect)(nil),
 		(*Rule_DirectResponse)(nil),
 	}
-	file_api_l7_l7_proto_msgTypes[5].OneofWrappers = []any{
+	file_api_l7_l7_proto_msgTypes[6].OneofWrappers = []any{}
+	file_api_l7_l7_proto_msgTypes[10].OneofWrappers = []any{
 		(*StringMatch_Exact)(nil),
 		(*StringMatch_Prefix)(nil),
 		(*StringMatch_Regex)(nil),
@@ -2346,22 +3623,28 @@ func file_api_l7_l7_proto_init() {
 		(*StringMatch_PathPrefix)(nil),
 		(*StringMatch_Present)(nil),
 	}
-	file_api_l7_l7_proto_msgTypes[9].OneofWrappers = []any{
+	file_api_l7_l7_proto_msgTypes[14].OneofWrappers = []any{
 		(*Redirect_Path)(nil),
 		(*Redirect_Prefix)(nil),
 	}
-	file_api_l7_l7_proto_msgTypes[11].OneofWrappers = []any{
+	file_api_l7_l7_proto_msgTypes[16].OneofWrappers = []any{
 		(*Rewrite_Prefix)(nil),
 		(*Rewrite_Path)(nil),
 		(*Rewrite_Regex)(nil),
+	}
+	file_api_l7_l7_proto_msgTypes[22].OneofWrappers = []any{
+		(*Hash_Header)(nil),
+		(*Hash_Cookie)(nil),
+		(*Hash_SourceIp)(nil),
+		(*Hash_Query)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_l7_l7_proto_rawDesc), len(file_api_l7_l7_proto_rawDesc)),
-			NumEnums:      5,
-			NumMessages:   22,
+			NumEnums:      6,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

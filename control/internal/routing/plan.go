@@ -188,7 +188,7 @@ func (x *planner) tls(t *networking.ServerTLSSettings, no func(string, ...any)) 
 	if !slices.Contains(x.plan.Secrets, ref) {
 		x.plan.Secrets = append(x.plan.Secrets, ref)
 	}
-	out.Secret = ref.Name()
+	out.Secrets = append(out.Secrets, ref.Name())
 	out.MinVersion, out.MaxVersion = tlsVersion(t.GetMinProtocolVersion()), tlsVersion(t.GetMaxProtocolVersion())
 	return out, true
 }

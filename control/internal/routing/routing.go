@@ -47,7 +47,8 @@ func NotYet(o metav1.Object) []string {
 	var why []string
 	switch o := o.(type) {
 	case *networkingv1.VirtualService:
-		if g := o.Spec.GetGateways(); len(g) == 0 || slices.Contains(g, "mesh") {
+		delegate := len(o.Spec.GetHosts()) == 0 // in force where others lead to it
+		if g := o.Spec.GetGateways(); !delegate && (len(g) == 0 || slices.Contains(g, "mesh")) {
 			why = append(why, "traffic within the mesh meets routes at waypoints only, which this version does not run: in force for gateways alone")
 		}
 		if len(o.Spec.GetTcp()) > 0 || len(o.Spec.GetTls()) > 0 {

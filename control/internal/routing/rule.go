@@ -16,12 +16,12 @@ import (
 // can never be reached and is left out.
 func (x *planner) rules(vs *networkingv1.VirtualService, sv *server, gateway string) []*l7.Rule {
 	var out []*l7.Rule
-	for i, h := range vs.Spec.GetHttp() {
-		matches, ok := x.matches(vs, h, gateway)
+	for _, e := range x.entries(vs) {
+		matches, ok := x.matches(e.vs, e.http, gateway)
 		if !ok {
 			continue
 		}
-		base, ok := x.rule(vs, sv, i, h)
+		base, ok := x.rule(sv, e)
 		if !ok {
 			continue
 		}
@@ -41,7 +41,7 @@ func (x *planner) rules(vs *networkingv1.VirtualService, sv *server, gateway str
 		if all {
 			last := base
 			if len(some) > 0 {
-				last, _ = x.rule(vs, sv, i, h)
+				last, _ = x.rule(sv, e)
 			}
 			last.Matches = nil
 			return append(out, last)
@@ -107,31 +107,18 @@ func stringMatch(m *networking.StringMatch) *l7.StringMatch {
 }
 
 // rule converts what a rule does.
-func (x *planner) rule(vs *networkingv1.VirtualService, sv *server, i int, h *networking.HTTPRoute) (*l7.Rule, bool) {
+func (x *planner) rule(sv *server, e entry) (*l7.Rule, bool) {
+	vs, h := e.vs, e.http
 	no := func(format string, args ...any) {
-		x.problem("VirtualService", vs.Namespace, vs.Name, "http[%d]: "+format, append([]any{i}, args...)...)
+		x.problem("VirtualService", vs.Namespace, vs.Name, e.where+": "+format, args...)
 	}
 	r := &l7.Rule{
 		Name: h.GetName(), Source: "VirtualService/" + vs.Namespace + "/" + vs.Name, Timeout: h.GetTimeout(),
 		Rewrite: rewrite(h.GetRewrite()), Retries: retries(h.GetRetries()),
 		RequestHeaders: headers(h.GetHeaders().GetRequest()), ResponseHeaders: headers(h.GetHeaders().GetResponse()),
-	}
-	for _, later := range []struct {
-		what string
-		used bool
-	}{
-		{"fault", h.GetFault() != nil},
-		{"corsPolicy", h.GetCorsPolicy() != nil},
-		{"mirror", h.GetMirror() != nil || len(h.GetMirrors()) > 0},
-	} {
-		if later.used {
-			no("%s is not in force at gateways yet", later.what)
-		}
+		Fault: fault(h.GetFault(), no), Cors: cors(h.GetCorsPolicy()), Mirrors: x.mirrors(vs, sv, h),
 	}
 	switch {
-	case h.GetDelegate() != nil:
-		no("delegate is not served yet")
-		return nil, false
 	case h.GetRedirect() != nil:
 		r.Action = &l7.Rule_Redirect{Redirect: redirect(h.GetRedirect(), sv.number)}
 	case h.GetDirectResponse() != nil:
@@ -227,7 +214,7 @@ func retries(r *networking.HTTPRetry) *l7.Retries {
 	if r == nil {
 		return nil
 	}
-	out := &l7.Retries{Attempts: uint32(max(r.GetAttempts(), 0)), PerTryTimeout: r.GetPerTryTimeout(), Disabled: r.GetAttempts() == 0}
+	out := &l7.Retries{Attempts: uint32(max(r.GetAttempts(), 0)), PerTryTimeout: r.GetPerTryTimeout(), Disabled: r.GetAttempts() == 0, Backoff: r.GetBackoff()}
 	for on := range strings.SplitSeq(r.GetRetryOn(), ",") {
 		if on = strings.TrimSpace(on); on != "" {
 			out.On = append(out.On, on)

@@ -21,6 +21,11 @@ const (
 	RetryLimit           = "URX"
 	DownstreamTerminated = "DC"
 	DownstreamProtocol   = "DPE"
+	UpstreamProtocol     = "UPE"
+	UpstreamOverflow     = "UO"
+	UpstreamReset        = "UR"
+	DelayInjected        = "DI"
+	FaultInjected        = "FI"
 )
 
 // Record is one finished request.

@@ -2,8 +2,10 @@
 package filter
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 
 	"github.com/ambit-mesh/ambit/api/l7"
 	"github.com/ambit-mesh/ambit/gateway/internal/access"
@@ -37,10 +39,10 @@ func (f HandlerFunc) Serve(x *Exchange) (*http.Response, error) { return f(x) }
 // Filter wraps a handler.
 type Filter func(next Handler) Handler
 
-// Chain puts the filters before a handler, in the order in which a request meets them.
-func Chain(upstream Handler) Handler {
+// Chain puts the filters before a handler. A request meets them in this order, and its response in the reverse.
+func Chain(upstream Handler, mirror Filter) Handler {
 	h := upstream
-	for _, f := range []Filter{Rewrite, Headers, Timeout, Direct, Redirect} {
+	for _, f := range slices.Backward([]Filter{CORS, Fault, Redirect, Direct, Headers, Timeout, Rewrite, mirror}) {
 		h = f(h)
 	}
 	return h
@@ -50,6 +52,7 @@ func Chain(upstream Handler) Handler {
 type Failure struct {
 	Status    int
 	Body      string
+	Header    http.Header // of the answer; nil for none
 	Flags     []string
 	Details   string // response_code_details
 	Transport string // upstream_transport_failure_reason
@@ -65,3 +68,15 @@ func (f *Failure) Error() string {
 
 // Unwrap gives the cause.
 func (f *Failure) Unwrap() error { return f.Cause }
+
+// annotate adds to the headers of an answer that the proxy itself gives, if the error is one.
+func annotate(err error, add func(http.Header)) {
+	var f *Failure
+	if !errors.As(err, &f) {
+		return
+	}
+	if f.Header == nil {
+		f.Header = http.Header{}
+	}
+	add(f.Header)
+}

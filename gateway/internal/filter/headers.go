@@ -17,12 +17,15 @@ func Headers(next Handler) Handler {
 			}
 		}
 		resp, err := next.Serve(x)
+		answer := func(h http.Header) {
+			Apply(h, x.Destination.GetResponseHeaders())
+			Apply(h, rule.ResponseHeaders)
+		}
 		if err != nil {
+			annotate(err, answer) // the rule means every answer, also those of the proxy
 			return nil, err
 		}
-		for _, op := range []*l7.HeaderOperations{x.Destination.GetResponseHeaders(), rule.ResponseHeaders} {
-			Apply(resp.Header, op)
-		}
+		answer(resp.Header)
 		return resp, nil
 	})
 }

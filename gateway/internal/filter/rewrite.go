@@ -103,11 +103,18 @@ type nopCloser struct{}
 
 func (nopCloser) Close() error { return nil }
 
-// Reply is the response of a failure.
-func (f *Failure) Reply(r *access.Record) *http.Response {
+// Reply is the response of a failure, in the words of the caller's protocol.
+func (f *Failure) Reply(r *access.Record, grpc bool) *http.Response {
 	for _, flag := range f.Flags {
 		r.Flag(flag)
 	}
 	r.Details, r.TransportFailure = f.Details, f.Transport
-	return reply(f.Status, f.Body)
+	resp := reply(f.Status, f.Body)
+	for name, v := range f.Header {
+		resp.Header[name] = v
+	}
+	if grpc {
+		return asGRPC(resp, f.Body)
+	}
+	return resp
 }

@@ -187,7 +187,7 @@ func (s *Server) connection(ctx context.Context, nc net.Conn, protocol l7.Protoc
 	defer s.untrack(nc)
 	info := &Info{Port: addr, Local: nc.LocalAddr(), Remote: nc.RemoteAddr()}
 	if protocol == l7.Protocol_HTTPS {
-		t := tls.Server(nc, s.tlsConfig(addr))
+		t := tls.Server(nc, s.tlsConfig(addr, func(*table.Listener) {}))
 		limit, cancel := context.WithTimeout(ctx, headTimeout)
 		err := t.HandshakeContext(limit)
 		cancel()

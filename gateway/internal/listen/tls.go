@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 	"sync"
 
 	"github.com/ambit-mesh/ambit/api/l7"
@@ -24,7 +23,9 @@ type certificates struct {
 type loaded struct {
 	cert *tls.Certificate
 	ca   *x509.CertPool // nil if the secret has none
-	err  error
+	// revoked are the serial numbers that each issuer (by its raw name) took back.
+	revoked map[string]map[string]bool
+	err     error
 }
 
 func (c *certificates) load(s *l7.Secret) *loaded {
@@ -48,79 +49,92 @@ func (c *certificates) load(s *l7.Secret) *loaded {
 			l.err = errors.Join(l.err, fmt.Errorf("secret %s: no CA certificate can be read", s.GetName()))
 		}
 	}
+	if len(s.GetRevoked()) > 0 {
+		var err error
+		if l.revoked, err = revoked(s.GetRevoked(), s.GetCaCertificates()); err != nil {
+			l.err = errors.Join(l.err, fmt.Errorf("secret %s: %w", s.GetName(), err))
+		}
+	}
 	delete(c.bySame, c.used[s.GetName()])
 	c.bySame[s], c.used[s.GetName()] = l, s
 	return l
 }
 
 // tlsConfig ends TLS as the table says at the moment of the handshake: a new secret or listener needs no new socket.
-// A name that no listener serves gets an alert, never another host's certificate.
-func (s *Server) tlsConfig(addr netip.AddrPort) *tls.Config {
+// A name that no listener serves gets an alert, never another host's certificate. chosen is told whose certificate is shown.
+func (s *Server) tlsConfig(addr netip.AddrPort, chosen func(*table.Listener)) *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS12,
 		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-			p := PortOf(s.Table(), addr)
-			if p == nil {
-				return nil, fmt.Errorf("nothing listens on %s any more", addr)
-			}
-			name, _, err := canon.Host(hello.ServerName)
+			l, err := s.listenerOf(addr, hello.ServerName)
 			if err != nil {
-				return nil, fmt.Errorf("server name: %w", err)
+				return nil, err
 			}
-			l := p.ForSNI(name)
-			if l == nil {
-				return nil, fmt.Errorf("no listener serves the name %q", name)
-			}
+			chosen(l)
 			return s.configOf(l)
 		},
 	}
 }
 
-func (s *Server) configOf(l *table.Listener) (*tls.Config, error) {
-	if l.Secret == nil {
-		return nil, fmt.Errorf("listener %s has no certificate: secret %s is not there", l.GetName(), l.GetTls().GetSecret())
+// listenerOf finds the listener of a server name.
+func (s *Server) listenerOf(addr netip.AddrPort, serverName string) (*table.Listener, error) {
+	p := PortOf(s.Table(), addr)
+	if p == nil {
+		return nil, fmt.Errorf("nothing listens on %s any more", addr)
 	}
-	sec := s.certs.load(l.Secret)
-	if sec.err != nil {
-		return nil, sec.err
+	name, _, err := canon.Host(serverName)
+	if err != nil {
+		return nil, fmt.Errorf("server name: %w", err)
+	}
+	l := p.ForSNI(name)
+	if l == nil {
+		return nil, fmt.Errorf("no listener serves the name %q", name)
+	}
+	return l, nil
+}
+
+func (s *Server) configOf(l *table.Listener) (*tls.Config, error) {
+	t := l.GetTls()
+	if len(l.Secrets) == 0 {
+		return nil, fmt.Errorf("listener %s has no certificate: none of the secrets %v is there", l.GetName(), t.GetSecrets())
 	}
 	c := &tls.Config{
-		Certificates: []tls.Certificate{*sec.cert},
-		NextProtos:   []string{"h2", "http/1.1"},
-		MinVersion:   version(l.GetTls().GetMinVersion(), tls.VersionTLS12),
-		MaxVersion:   version(l.GetTls().GetMaxVersion(), tls.VersionTLS13),
+		MinVersion: version(t.GetMinVersion(), tls.VersionTLS12),
+		MaxVersion: version(t.GetMaxVersion(), tls.VersionTLS13),
 		// A ticket would outlive a change of the listener or of the clients' CA.
 		SessionTicketsDisabled: true,
 	}
-	mode := l.GetTls().GetMode()
-	if mode == l7.TLS_SIMPLE {
-		return c, nil
+	if l.GetProtocol() == l7.Protocol_HTTPS {
+		c.NextProtos = []string{"h2", "http/1.1"}
 	}
-	if sec.ca == nil {
-		return nil, fmt.Errorf("listener %s asks for client certificates, but secret %s has no CA", l.GetName(), l.Secret.GetName())
+	var err error
+	if c.CipherSuites, err = cipherSuites(t.GetCipherSuites()); err != nil {
+		return nil, fmt.Errorf("listener %s: %w", l.GetName(), err)
 	}
-	c.ClientCAs = sec.ca
-	c.ClientAuth = tls.RequireAndVerifyClientCert
-	if mode == l7.TLS_OPTIONAL_MUTUAL {
-		c.ClientAuth = tls.VerifyClientCertIfGiven
-	}
-	if want := l.GetTls().GetSubjectAltNames(); len(want) > 0 {
-		c.VerifyConnection = func(state tls.ConnectionState) error {
-			if len(state.PeerCertificates) == 0 || !slices.ContainsFunc(names(state.PeerCertificates[0]), func(n string) bool { return slices.Contains(want, n) }) {
-				return errors.New("the client's certificate has none of the names that the gateway admits")
-			}
-			return nil
+	var with *loaded // the secret that says which clients to believe
+	for _, x := range l.Secrets {
+		sec := s.certs.load(x)
+		if sec.err != nil {
+			return nil, sec.err
+		}
+		c.Certificates = append(c.Certificates, *sec.cert)
+		if with == nil && sec.ca != nil {
+			with = sec
 		}
 	}
-	return c, nil
-}
-
-func names(c *x509.Certificate) []string {
-	all := slices.Concat(c.DNSNames, c.EmailAddresses)
-	for _, u := range c.URIs {
-		all = append(all, u.String())
+	if t.GetMode() == l7.TLS_SIMPLE {
+		return c, nil
 	}
-	return all
+	if with == nil {
+		return nil, fmt.Errorf("listener %s asks for client certificates, but none of the secrets %v has a CA", l.GetName(), t.GetSecrets())
+	}
+	c.ClientCAs = with.ca
+	c.ClientAuth = tls.RequireAndVerifyClientCert
+	if t.GetMode() == l7.TLS_OPTIONAL_MUTUAL {
+		c.ClientAuth = tls.VerifyClientCertIfGiven
+	}
+	c.VerifyConnection = func(state tls.ConnectionState) error { return admit(t, with.revoked, state.VerifiedChains) }
+	return c, nil
 }
 
 func version(v uint32, otherwise uint16) uint16 {

@@ -53,13 +53,14 @@ func (p *Relay) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			f = &filter.Failure{Status: http.StatusInternalServerError, Details: "internal_error", Cause: err}
 			p.Log.Error("request failed inside the proxy", "path", rec.Path, "error", err)
 		}
-		resp = f.Reply(rec)
+		grpc := filter.IsGRPC(r.Header)
+		resp = f.Reply(rec, grpc)
 		if f.Status == 0 {
 			panic(http.ErrAbortHandler) // the client has gone: there is nobody to answer
 		}
 		if malformed(in) {
 			rec.Flag(access.DownstreamProtocol)
-			resp = (&filter.Failure{Status: http.StatusBadRequest, Details: "http1.codec_error"}).Reply(rec)
+			resp = (&filter.Failure{Status: http.StatusBadRequest, Details: "http1.codec_error"}).Reply(rec, grpc)
 		}
 	}
 	if rec.UpstreamTime == 0 && (resp.StatusCode == http.StatusBadRequest || resp.StatusCode == http.StatusMethodNotAllowed) {
@@ -129,7 +130,7 @@ func (p *Relay) answer(w http.ResponseWriter, r *http.Request, info *listen.Info
 		rec.RouteName = "default"
 	}
 	if f := route.Rule.Forward; f != nil {
-		if x.Destination = f.Pick(rand.Uint32()); x.Destination == nil {
+		if x.Destination = f.Pick(rand.Uint64()); x.Destination == nil {
 			return nil, &filter.Failure{Status: http.StatusServiceUnavailable, Flags: []string{access.NoCluster}, Details: "cluster_not_found"}
 		}
 		x.Backend = t.Backends[x.Destination.GetBackend()]

@@ -39,7 +39,7 @@ func (b *Builder) SetListener(l *l7.Listener) error {
 	switch l.GetProtocol() {
 	case l7.Protocol_HTTP:
 	case l7.Protocol_HTTPS:
-		if l.GetTls().GetSecret() == "" {
+		if len(l.GetTls().GetSecrets()) == 0 {
 			return fmt.Errorf("listener %s: https without a secret", l.GetName())
 		}
 	default:
@@ -162,10 +162,21 @@ func (b *Builder) Build() *Table {
 		if p.Protocol != l.GetProtocol() {
 			continue // the control plane gives a port one protocol; the first one stays
 		}
-		p.Listeners = append(p.Listeners, &Listener{Listener: l, Secret: b.secrets[l.GetTls().GetSecret()], Set: sets[l.GetRoutes()]})
+		p.Listeners = append(p.Listeners, &Listener{Listener: l, Secrets: b.secretsOf(l), Set: sets[l.GetRoutes()]})
 	}
 	slices.SortFunc(t.Ports, func(x, y *Port) int { return x.Addr.Compare(y.Addr) })
 	return t
+}
+
+// secretsOf are those of a listener that have come.
+func (b *Builder) secretsOf(l *l7.Listener) []*l7.Secret {
+	var have []*l7.Secret
+	for _, name := range l.GetTls().GetSecrets() {
+		if s := b.secrets[name]; s != nil {
+			have = append(have, s)
+		}
+	}
+	return have
 }
 
 func bind(l *l7.Listener) (netip.AddrPort, error) {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -35,27 +36,58 @@ type Rule struct {
 	PerTry          time.Duration // 0: none
 	Attempts        int           // tries after the first one
 	RetryOn         []string      // empty: the defaults of the upstream
+	Backoff         time.Duration // 0: the default of the upstream
+	Fault           *l7.Fault     // nil: none
+	CORS            *CORS         // nil: none
+	Mirrors         []*l7.Mirror
 
 	matches []match
+}
+
+// CORS is a compiled policy for requests of other origins.
+type CORS struct {
+	*l7.Cors
+	origins []test
+}
+
+// Admits reports whether a page of the origin may read responses.
+func (c *CORS) Admits(origin string) bool {
+	return slices.ContainsFunc(c.origins, func(t test) bool { return t.holds("*") || t.holds(origin) })
+}
+
+func compileCORS(c *l7.Cors) (*CORS, error) {
+	if c == nil {
+		return nil, nil
+	}
+	out := &CORS{Cors: c}
+	for _, o := range c.GetOrigins() {
+		t, err := compileString(o, false)
+		if err != nil {
+			return nil, fmt.Errorf("origin: %w", err)
+		}
+		out.origins = append(out.origins, t)
+	}
+	return out, nil
 }
 
 // Forward is where a rule sends requests.
 type Forward struct {
 	To    []*l7.Destination
-	Total uint32 // sum of the weights
+	Total uint64 // sum of the weights
 }
 
 // Pick chooses a destination by weight; n is a random number.
-func (f *Forward) Pick(n uint32) *l7.Destination {
+func (f *Forward) Pick(n uint64) *l7.Destination {
 	if f.Total == 0 {
 		return nil
 	}
 	n %= f.Total
 	for _, d := range f.To {
-		if n < d.GetWeight() {
+		w := uint64(d.GetWeight())
+		if n < w {
 			return d
 		}
-		n -= d.GetWeight()
+		n -= w
 	}
 	return nil
 }
@@ -97,6 +129,9 @@ func compile(r *l7.Route) (*Host, error) {
 		for _, d := range x.GetForward().GetDestinations() {
 			h.backends = append(h.backends, d.GetBackend())
 		}
+		for _, m := range x.GetMirrors() {
+			h.backends = append(h.backends, m.GetBackend())
+		}
 	}
 	return h, nil
 }
@@ -106,7 +141,15 @@ func compileRule(x *l7.Rule) (*Rule, error) {
 		Name: x.GetName(), Source: x.GetSource(), Redirect: x.GetRedirect(), Direct: x.GetDirectResponse(),
 		RequestHeaders: x.GetRequestHeaders(), ResponseHeaders: x.GetResponseHeaders(),
 		Timeout: x.GetTimeout().AsDuration(), PerTry: x.GetRetries().GetPerTryTimeout().AsDuration(),
-		Attempts: defaultAttempts, RetryOn: x.GetRetries().GetOn(),
+		Attempts: defaultAttempts, RetryOn: x.GetRetries().GetOn(), Backoff: x.GetRetries().GetBackoff().AsDuration(),
+		Fault: x.GetFault(), Mirrors: x.GetMirrors(),
+	}
+	var err error
+	if r.CORS, err = compileCORS(x.GetCors()); err != nil {
+		return nil, err
+	}
+	if s := r.Fault.GetAbortStatus(); s != 0 && (s < 200 || s > 599) {
+		return nil, fmt.Errorf("fault with status %d", s)
 	}
 	if t := x.GetRetries(); t != nil {
 		r.Attempts = int(min(t.GetAttempts(), maxAttempts))
@@ -126,7 +169,7 @@ func compileRule(x *l7.Rule) (*Rule, error) {
 	case x.GetForward() != nil:
 		f := &Forward{To: x.GetForward().GetDestinations()}
 		for _, d := range f.To {
-			f.Total += d.GetWeight()
+			f.Total += uint64(d.GetWeight())
 		}
 		r.Forward = f
 	default:

@@ -27,8 +27,8 @@ type Port struct {
 // Listener is one server of a gateway with the routes behind it.
 type Listener struct {
 	*l7.Listener
-	Secret *l7.Secret // nil without TLS, or while it has not come
-	Set    *Set
+	Secrets []*l7.Secret // that have come, of those that it names
+	Set     *Set
 }
 
 // Serves reports whether the listener is for the host, which must be canonical.

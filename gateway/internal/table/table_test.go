@@ -163,7 +163,7 @@ func TestWeightsDivideRequests(t *testing.T) {
 	f := &Forward{To: []*l7.Destination{{Backend: "a", Weight: 90}, {Backend: "b", Weight: 10}, {Backend: "c"}}, Total: 100}
 	got := map[string]int{}
 	for n := range uint32(1000) {
-		got[f.Pick(n).GetBackend()]++
+		got[f.Pick(uint64(n)).GetBackend()]++
 	}
 	if got["a"] != 900 || got["b"] != 100 || got["c"] != 0 {
 		t.Errorf("picked %v", got)
