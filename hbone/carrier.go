@@ -363,5 +363,12 @@ func (c *carrier) tick() {
 	}
 }
 
+// doubtful reports whether the peer owes us a sign of life.
+func (c *carrier) doubtful() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !c.pinged.IsZero() && time.Since(c.pinged) > time.Second
+}
+
 func (c *carrier) localAddr() net.Addr  { return c.wire.LocalAddr() }
 func (c *carrier) remoteAddr() net.Addr { return c.wire.RemoteAddr() }

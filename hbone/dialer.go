@@ -41,30 +41,55 @@ const attempts = 4
 // Dial opens a tunnel to authority through hop, and waits for the hop's answer. The error is a ConnectError, TLSError,
 // HandshakeError, StatusError or ResetError if one of these is the reason.
 func (d *Dialer) Dial(ctx context.Context, hop Hop, authority string, h http.Header) (*Stream, error) {
+	fields, err := request(authority, h)
+	if err != nil {
+		return nil, err
+	}
+	for n := 1; ; n++ {
+		s, fresh, err := d.begin(ctx, hop, authority, fields)
+		if err == nil {
+			err = s.answered(ctx, hop)
+		}
+		if err == nil {
+			return s, nil
+		}
+		if again := tryAgain(err, fresh); !again || n == attempts || ctx.Err() != nil {
+			return nil, tunnelError(authority, err)
+		}
+	}
+}
+
+// request checks what a tunnel is asked for with.
+func request(authority string, h http.Header) ([]h2.Field, error) {
 	if err := CheckAuthority(authority); err != nil {
 		return nil, err
 	}
 	fields, err := toFields(h)
 	if err != nil {
-		return nil, fmt.Errorf("tunnel to %s: %w", authority, err)
+		return nil, tunnelError(authority, err)
 	}
-	for n := 1; ; n++ {
-		c, fresh, err := d.conns.get(ctx, d, hop)
-		if err != nil {
-			return nil, err
-		}
-		s, err := c.open(ctx, hop, authority, fields)
-		if err == nil {
-			return s, nil
-		}
-		if again := tryAgain(err, fresh); !again || n == attempts || ctx.Err() != nil {
-			return nil, fmt.Errorf("tunnel to %s: %w", authority, err)
-		}
-	}
+	return fields, nil
 }
 
-// tryAgain reports whether the hop has not looked at the request: it may be sent once more. No byte of the application
-// was sent in any case, because that waits for the answer.
+func tunnelError(authority string, err error) error {
+	switch err.(type) {
+	case *ConnectError, *TLSError:
+		return err // there was no connection to begin with
+	}
+	return fmt.Errorf("tunnel to %s: %w", authority, err)
+}
+
+// begin asks for a tunnel on a connection to hop. fresh says that the connection was opened for it.
+func (d *Dialer) begin(ctx context.Context, hop Hop, authority string, fields []h2.Field) (s *Stream, fresh bool, err error) {
+	c, fresh, err := d.conns.get(ctx, d, hop)
+	if err != nil {
+		return nil, fresh, err
+	}
+	s, err = c.begin(hop, authority, fields)
+	return s, fresh, err
+}
+
+// tryAgain reports whether the hop has not looked at the request: it may be sent once more.
 func tryAgain(err error, fresh bool) bool {
 	if _, ok := errors.AsType[h2.NoRoom](err); ok {
 		return true
@@ -76,8 +101,8 @@ func tryAgain(err error, fresh bool) bool {
 	return lost && !fresh // the connection had died unnoticed
 }
 
-// open opens a stream that get has promised, and waits for its answer.
-func (c *carrier) open(ctx context.Context, hop Hop, authority string, fields []h2.Field) (*Stream, error) {
+// begin opens a stream that get has promised.
+func (c *carrier) begin(hop Hop, authority string, fields []h2.Field) (*Stream, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.pending--
@@ -97,25 +122,33 @@ func (c *carrier) open(ctx context.Context, hop Hop, authority string, fields []
 	} else {
 		c.flushLocked()
 	}
+	return s, nil
+}
+
+// answered waits for the answer to a stream that we opened: nil if it is a tunnel now.
+func (s *Stream) answered(ctx context.Context, hop Hop) error {
+	c := s.c
 	defer context.AfterFunc(ctx, func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		s.canRead.Broadcast()
 	})()
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	for s.status == 0 && s.err == nil && ctx.Err() == nil {
 		s.canRead.Wait()
 	}
 	switch {
 	case s.status >= 200 && s.status < 300:
-		return s, nil
+		return nil
 	case s.status != 0:
 		c.discardLocked(s)
-		return nil, &StatusError{Code: s.status, Header: s.header}
+		return &StatusError{Code: s.status, Header: s.header}
 	case s.err != nil:
-		return nil, c.whyLocked(hop, s.err)
+		return c.whyLocked(hop, s.err)
 	}
 	c.discardLocked(s)
-	return nil, context.Cause(ctx)
+	return context.Cause(ctx)
 }
 
 func (c *carrier) discardLocked(s *Stream) {

@@ -51,6 +51,7 @@ const (
 	clientStreams   = 100
 
 	handshakeTimeout = 10 * time.Second // of TLS; as long again for the first SETTINGS
+	answerTimeout    = 20 * time.Second // from Open to the hop's answer
 	pingEvery        = 10 * time.Second
 	pingTimeout      = 20 * time.Second
 	idleTimeout      = 5 * time.Minute

@@ -20,7 +20,11 @@ type Result struct {
 }
 
 // Traffic counts the bytes of a joined pair while it lasts.
-type Traffic struct{ Sent, Received atomic.Int64 }
+type Traffic struct {
+	Sent, Received atomic.Int64
+	// Opened is called, in the goroutine of Join, once both ends stand: at once, unless Join has to wait for a hop.
+	Opened func()
+}
 
 // Join carries bytes between an application's socket and a tunnel until both directions have ended, one of them breaks,
 // or ctx ends, and closes both. The end of one direction is passed on and leaves the other open. A break on one side is
@@ -35,12 +39,20 @@ func (t *Traffic) Join(ctx context.Context, app, tunnel net.Conn) Result {
 		wg    sync.WaitGroup
 		once  sync.Once
 		first error
+		asked *opening
 	)
+	if s, ok := tunnel.(*Stream); ok {
+		asked = s.opening
+	}
 	fail := func(err error) {
 		once.Do(func() {
 			first = err
 			reset(app)
-			reset(tunnel)
+			if asked != nil {
+				asked.reset()
+			} else {
+				reset(tunnel)
+			}
 		})
 	}
 	stop := context.AfterFunc(ctx, func() { fail(context.Cause(ctx)) })
@@ -55,10 +67,36 @@ func (t *Traffic) Join(ctx context.Context, app, tunnel net.Conn) Result {
 			once.Do(func() { first = fmt.Errorf("%s: %w", what, err) })
 		}
 	}
-	wg.Go(func() { carry(tunnel, app, &t.Sent, "application to tunnel") })
-	carry(app, tunnel, &t.Received, "tunnel to application")
+	wg.Go(func() {
+		to := tunnel
+		if asked != nil {
+			s, err := asked.firstWords(app, &t.Sent)
+			if err != nil {
+				fail(fmt.Errorf("application to tunnel: %w", err))
+				return
+			}
+			to = s
+		}
+		carry(to, app, &t.Sent, "application to tunnel")
+	})
+	from, err := tunnel, error(nil)
+	if asked != nil {
+		if from, err = asked.settle(ctx); err != nil {
+			fail(err)
+		}
+		asked.finish(err)
+	}
+	if err == nil {
+		if t.Opened != nil {
+			t.Opened()
+		}
+		carry(app, from, &t.Received, "tunnel to application")
+	}
 	wg.Wait()
 	stop()
+	if asked != nil {
+		tunnel = asked.current()
+	}
 	once.Do(func() { first = errors.Join(app.Close(), tunnel.Close()) })
 	if first != nil {
 		// Closing again is harmless, and needed where a break was let pass.

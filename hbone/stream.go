@@ -15,8 +15,9 @@ import (
 
 // Stream is one end of a tunnel: a net.Conn that half-closes and resets as TCP does.
 type Stream struct {
-	c  *carrier
-	id uint32
+	c       *carrier
+	id      uint32
+	opening *opening // of a tunnel that Open returned: for Join
 
 	// guarded by the carrier's lock
 	canRead, canWrite sync.Cond

@@ -44,8 +44,11 @@ func (p *Proxy) serveOutbound(ctx context.Context, c *net.TCPConn) {
 		r.end(0, 0, err)
 		return
 	}
-	r.opened()
-	res := hbone.Join(ctx, c, server)
+	t := hbone.Traffic{Opened: r.opened}
+	res := t.Join(ctx, c, server)
+	if res.Err != nil && r.closed == nil { // the hop's answer, for which Join waits
+		res.Err = outboundError(res.Err)
+	}
 	r.end(res.Sent, res.Received, res.Err)
 }
 
@@ -96,7 +99,7 @@ func (p *Proxy) tunnel(ctx context.Context, r *report, self *state.Workload, rou
 	h.Set("Traceparent", r.span.String())
 	hop := route.Hop
 	hop.From = r.Src.Addr.Addr()
-	s, err := p.dialer.Dial(ctx, hop, route.To.String(), h)
+	s, err := p.dialer.Open(ctx, hop, route.To.String(), h)
 	if err != nil {
 		return nil, outboundError(err)
 	}
