@@ -31,6 +31,7 @@ func preflight(ctx context.Context, env Env) error {
 
 func newUp(s *scope) *cobra.Command {
 	var nodes, port int
+	var family string
 	var bare, foreground bool
 	c := &cobra.Command{
 		Use: "up", Short: "Start a cluster with an ambient mesh and leave it running", Args: cobra.NoArgs,
@@ -44,12 +45,12 @@ func newUp(s *scope) *cobra.Command {
 				return err
 			}
 			if foreground {
-				return s.hold(c.Context(), state, nodes, port)
+				return s.hold(c.Context(), local.Config{State: state, Nodes: nodes, IngressPort: port, IPFamily: family})
 			}
 			if err := preflight(c.Context(), s.env); err != nil {
 				return err
 			}
-			args := []string{"local", "up", "--foreground", "--state", state, "--nodes", strconv.Itoa(nodes), "--ingress-port", strconv.Itoa(port)}
+			args := []string{"local", "up", "--foreground", "--state", state, "--nodes", strconv.Itoa(nodes), "--ingress-port", strconv.Itoa(port), "--ip-family", family}
 			if err := local.Spawn(c.Context(), state, args); err != nil {
 				return err
 			}
@@ -67,22 +68,24 @@ func newUp(s *scope) *cobra.Command {
 	}
 	c.Flags().IntVar(&nodes, "nodes", 3, "number of nodes, the first of them the control plane")
 	c.Flags().IntVar(&port, "ingress-port", 0, "port of 127.0.0.1 that leads to the ingress gateway; 0: 8080 if it is free")
+	c.Flags().StringVar(&family, "ip-family", "ipv4", "addresses of nodes, pods and services: ipv4, ipv6 or dual")
 	c.Flags().BoolVar(&bare, "bare", false, "install no mesh")
 	c.Flags().BoolVar(&foreground, "foreground", false, "hold the cluster in this process, without a mesh")
 	return c
 }
 
 // hold is the process that a background cluster lives in.
-func (s *scope) hold(ctx context.Context, state string, nodes, port int) error {
+func (s *scope) hold(ctx context.Context, conf local.Config) error {
 	bin, err := binaries()
 	if err != nil {
 		return err
 	}
-	cl, err := local.Up(ctx, local.Config{State: state, Keep: true, Nodes: nodes, Bin: bin, IngressPort: port})
+	conf.Keep, conf.Bin = true, bin
+	cl, err := local.Up(ctx, conf)
 	if err != nil {
 		return err
 	}
-	return local.Hold(ctx, state, cl)
+	return local.Hold(ctx, conf.State, cl)
 }
 
 func newDown(s *scope) *cobra.Command {

@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -13,13 +16,14 @@ import (
 
 	"github.com/ambit-mesh/ambit/control/source/kinds"
 	"github.com/ambit-mesh/ambit/linux/nft"
+	"github.com/ambit-mesh/ambit/local/internal/network"
 	"github.com/ambit-mesh/ambit/local/internal/proxy"
 	"github.com/ambit-mesh/ambit/local/internal/store"
 )
 
 // basics makes the objects that every Kubernetes cluster has. Those that are there, of a kept state, are left alone.
 func (c *inside) basics() error {
-	node := c.net.Nodes()[0].Addrs[0].String()
+	nodes := c.net.Nodes()[0].Addrs
 	tcp, udp := corev1.ProtocolTCP, corev1.ProtocolUDP
 	type port struct {
 		name     string
@@ -34,31 +38,74 @@ func (c *inside) basics() error {
 			ObjectMeta: metav1.ObjectMeta{Name: ns, Labels: map[string]string{corev1.LabelMetadataName: ns}},
 		})
 	}
-	service := func(ns, name, vip string, ports ...port) {
+	service := func(ns, name string, vips []netip.Addr, ports ...port) {
 		s := &corev1.Service{
 			TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Service"}, ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name},
-			Spec: corev1.ServiceSpec{Type: corev1.ServiceTypeClusterIP, ClusterIP: vip, ClusterIPs: []string{vip}},
-		}
-		e := &discoveryv1.EndpointSlice{
-			TypeMeta:    metav1.TypeMeta{APIVersion: "discovery.k8s.io/v1", Kind: "EndpointSlice"},
-			ObjectMeta:  metav1.ObjectMeta{Namespace: ns, Name: name, Labels: map[string]string{discoveryv1.LabelServiceName: name}},
-			AddressType: discoveryv1.AddressTypeIPv4,
-			Endpoints:   []discoveryv1.Endpoint{{Addresses: []string{node}, Conditions: discoveryv1.EndpointConditions{Ready: new(true)}, NodeName: new(nodeName(1))}},
+			Spec: corev1.ServiceSpec{Type: corev1.ServiceTypeClusterIP, ClusterIP: vips[0].String()},
 		}
 		for _, p := range ports {
 			s.Spec.Ports = append(s.Spec.Ports, corev1.ServicePort{Name: p.name, Port: p.front, Protocol: p.protocol, TargetPort: intstr.FromInt32(p.back)})
-			e.Ports = append(e.Ports, discoveryv1.EndpointPort{Name: &p.name, Port: &p.back, Protocol: &p.protocol})
 		}
-		all = append(all, s, e)
+		all = append(all, s)
+		for i, vip := range vips {
+			s.Spec.ClusterIPs = append(s.Spec.ClusterIPs, vip.String())
+			e := &discoveryv1.EndpointSlice{
+				TypeMeta:    metav1.TypeMeta{APIVersion: "discovery.k8s.io/v1", Kind: "EndpointSlice"},
+				ObjectMeta:  metav1.ObjectMeta{Namespace: ns, Name: name, Labels: map[string]string{discoveryv1.LabelServiceName: name}},
+				AddressType: discoveryv1.AddressType(family(vip)),
+				Endpoints:   []discoveryv1.Endpoint{{Addresses: []string{nodes[i].String()}, Conditions: discoveryv1.EndpointConditions{Ready: new(true)}, NodeName: new(nodeName(1))}},
+			}
+			if i > 0 {
+				e.Name += "-ipv6"
+			}
+			for _, p := range ports {
+				e.Ports = append(e.Ports, discoveryv1.EndpointPort{Name: &p.name, Port: &p.back, Protocol: &p.protocol})
+			}
+			all = append(all, e)
+		}
 	}
-	service("default", "kubernetes", apiVIP.String(), port{"https", 443, apiPort, tcp})
-	service("kube-system", "kube-dns", dnsVIP.String(), port{"dns", 53, 53, udp}, port{"dns-tcp", 53, 53, tcp})
+	service("default", "kubernetes", c.Family.Service(apiVIP)[:1], port{"https", 443, apiPort, tcp})
+	service("kube-system", "kube-dns", c.Family.Service(dnsVIP), port{"dns", 53, 53, udp}, port{"dns-tcp", 53, 53, tcp})
 	for _, o := range all {
 		if _, err := c.store.Create(o); err != nil && !errors.Is(err, store.ErrExists) {
 			return fmt.Errorf("make the cluster's own objects: %w", err)
 		}
 	}
 	return nil
+}
+
+// sameFamily refuses a kept state of a cluster with other addresses: its services could not be reached.
+func (c *inside) sameFamily() error {
+	path := filepath.Join(c.State, "ip-family")
+	had, err := os.ReadFile(path)
+	if _, kept := os.Stat(filepath.Join(c.State, "objects")); errors.Is(err, os.ErrNotExist) && kept == nil {
+		had, err = []byte(network.IPv4), nil // of a version that had no other
+	}
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return os.WriteFile(path, []byte(c.Family), 0o600)
+	case err != nil:
+		return err
+	case string(had) != string(c.Family):
+		return fmt.Errorf("the state in %s is of a cluster with --ip-family %s, not %s: remove that directory, or use another --state", c.State, had, c.Family)
+	}
+	return nil
+}
+
+// families are the cluster's, its own first, as objects name them.
+func (c *inside) families() []corev1.IPFamily {
+	var all []corev1.IPFamily
+	for _, p := range c.Family.Services() {
+		all = append(all, family(p.Addr()))
+	}
+	return all
+}
+
+func family(a netip.Addr) corev1.IPFamily {
+	if a.Is4() {
+		return corev1.IPv4Protocol
+	}
+	return corev1.IPv6Protocol
 }
 
 func (c *inside) allServices() ([]*corev1.Service, []*discoveryv1.EndpointSlice) {

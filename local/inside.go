@@ -27,13 +27,12 @@ import (
 	"github.com/ambit-mesh/ambit/local/internal/token"
 )
 
-// Addresses that every cluster has.
-var (
-	apiVIP = netip.MustParseAddr("10.96.0.1")
-	dnsVIP = netip.MustParseAddr("10.96.0.10")
+// What every cluster has: the numbers of two services' addresses, and a port.
+const (
+	apiVIP  = 1
+	dnsVIP  = 10
+	apiPort = 6443
 )
-
-const apiPort = 6443
 
 // maxCallers is how many connections the API server holds at once: every node and proxy of a machine watches with a few.
 const maxCallers = 2048
@@ -46,6 +45,7 @@ type inside struct {
 	Bin    string
 	Self   string
 	Nodes  int
+	Family network.Family
 
 	log      *slog.Logger
 	store    *store.Store
@@ -72,7 +72,7 @@ func (c *inside) run(ctx context.Context, in *sandbox.Inner, log *slog.Logger) e
 	if err := c.serveAPI(g); err != nil {
 		return err
 	}
-	g.Go("controllers", controllers.New(controllers.Config{Store: c.store, RootCA: c.pki.RootPEM, Log: log}).Run)
+	g.Go("controllers", controllers.New(controllers.Config{Store: c.store, RootCA: c.pki.RootPEM, Services: c.Family.Services(), Log: log}).Run)
 	g.Go("services", c.followServices)
 	if err := c.serveDNS(g); err != nil {
 		return err
@@ -88,12 +88,15 @@ func (c *inside) run(ctx context.Context, in *sandbox.Inner, log *slog.Logger) e
 
 // open makes what the parts share.
 func (c *inside) open() error {
+	if err := c.sameFamily(); err != nil {
+		return err
+	}
 	var err error
 	names := make([]string, c.Nodes)
 	for i := range names {
 		names[i] = nodeName(i + 1)
 	}
-	if c.net, err = network.Build(network.Config{Nodes: names}); err != nil {
+	if c.net, err = network.Build(network.Config{Nodes: names, Family: c.Family}); err != nil {
 		return fmt.Errorf("network: %w", err)
 	}
 	if c.keys, err = token.Open(filepath.Join(c.State, "pki")); err != nil {
@@ -102,11 +105,11 @@ func (c *inside) open() error {
 	first := c.net.Nodes()[0]
 	c.pki, err = token.NewServerPKI(
 		[]string{"kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"},
-		[]net.IP{apiVIP.AsSlice(), first.Addrs[0].AsSlice()})
+		[]net.IP{c.Family.Service(apiVIP)[0].AsSlice(), first.Addrs[0].AsSlice()})
 	if err != nil {
 		return err
 	}
-	if c.store, err = store.Open(store.Config{Objects: filepath.Join(c.State, "objects"), Status: filepath.Join(c.State, "status"), Log: c.log}); err != nil {
+	if c.store, err = store.Open(store.Config{Objects: filepath.Join(c.State, "objects"), Status: filepath.Join(c.State, "status"), Families: c.families(), Log: c.log}); err != nil {
 		return err
 	}
 	if err := c.forgetNodes(names); err != nil {
@@ -115,7 +118,7 @@ func (c *inside) open() error {
 	rt := runtime.New(runtime.Config{State: c.State, Hidden: c.Hidden, Bin: c.Bin, Self: c.Self, Applets: applets(), Log: c.log})
 	for i, n := range c.net.Nodes() {
 		k := kubelet.Config{
-			Node: n, Runtime: rt, Cluster: kubelet.FromStore(c.store, c.keys), DNS: dnsVIP, Logs: filepath.Join(c.State, "logs"), Log: c.log.With("node", n.Name),
+			Node: n, Runtime: rt, Cluster: kubelet.FromStore(c.store, c.keys), DNS: c.Family.Service(dnsVIP)[0], Logs: filepath.Join(c.State, "logs"), Log: c.log.With("node", n.Name),
 		}
 		if i == 0 {
 			k.Labels = map[string]string{"node-role.kubernetes.io/control-plane": ""}
@@ -173,25 +176,28 @@ func (c *inside) serveAPI(g *lifecycle.Group) error {
 	return nil
 }
 
+// serveDNS answers on every address of the first node.
 func (c *inside) serveDNS(g *lifecycle.Group) error {
 	first := c.net.Nodes()[0]
-	at := netip.AddrPortFrom(first.Addrs[0], 53)
-	udp, err := sock.ListenUDP(first.NS, at, sock.Options{})
-	if err != nil {
-		return fmt.Errorf("dns: %w", err)
-	}
-	tcp, err := sock.Listen(first.NS, at, sock.Options{})
-	if err != nil {
-		return fmt.Errorf("dns: %w", err)
-	}
-	server := dns.New(dns.Config{UDP: udp, TCP: tcp, Log: c.log})
-	g.Go("dns", server.Run)
-	g.Go("names", func(ctx context.Context) error {
-		return c.onServices(ctx, func() error {
-			server.Set(c.allServices())
-			return nil
+	for _, a := range first.Addrs {
+		at := netip.AddrPortFrom(a, 53)
+		udp, err := sock.ListenUDP(first.NS, at, sock.Options{})
+		if err != nil {
+			return fmt.Errorf("dns: %w", err)
+		}
+		tcp, err := sock.Listen(first.NS, at, sock.Options{})
+		if err != nil {
+			return fmt.Errorf("dns: %w", err)
+		}
+		server := dns.New(dns.Config{UDP: udp, TCP: tcp, Log: c.log})
+		g.Go("dns", server.Run)
+		g.Go("names", func(ctx context.Context) error {
+			return c.onServices(ctx, func() error {
+				server.Set(c.allServices())
+				return nil
+			})
 		})
-	})
+	}
 	return nil
 }
 

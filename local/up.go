@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/ambit-mesh/ambit/local/client"
+	"github.com/ambit-mesh/ambit/local/internal/network"
 	"github.com/ambit-mesh/ambit/local/internal/sandbox"
 )
 
@@ -32,6 +33,8 @@ type Config struct {
 	Keep bool
 	// Nodes is how many there are, the first of them the control plane. Default 3.
 	Nodes int
+	// IPFamily is ipv4, ipv6 or dual. Default ipv4.
+	IPFamily string
 	// Bin is the directory of the mesh's binaries.
 	Bin string
 	// IngressPort on 127.0.0.1 leads to the ingress gateway. Default 8080 if it is free, else any.
@@ -72,6 +75,10 @@ func Up(ctx context.Context, c Config) (*Cluster, error) {
 	if c.Nodes < 1 || c.Nodes > 20 {
 		return nil, fmt.Errorf("%d nodes: a local cluster has 1 to 20", c.Nodes)
 	}
+	family, err := network.ParseFamily(c.IPFamily)
+	if err != nil {
+		return nil, err
+	}
 	for _, p := range programs() {
 		if _, err := os.Stat(filepath.Join(c.Bin, p)); err != nil {
 			return nil, fmt.Errorf("the program %s is missing in %s: build all of them with `make build`", p, c.Bin)
@@ -81,7 +88,7 @@ func Up(ctx context.Context, c Config) (*Cluster, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find ambit's own file: %w", err)
 	}
-	args, err := json.Marshal(inside{State: c.State, Hidden: []string{DefaultState()}, Bin: c.Bin, Self: self, Nodes: c.Nodes})
+	args, err := json.Marshal(inside{State: c.State, Hidden: []string{DefaultState()}, Bin: c.Bin, Self: self, Nodes: c.Nodes, Family: family})
 	if err != nil {
 		return nil, err
 	}

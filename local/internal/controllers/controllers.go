@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"log/slog"
+	"net/netip"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -25,7 +26,9 @@ type Config struct {
 	Store *store.Store
 	// RootCA is the PEM that every namespace's kube-root-ca.crt holds.
 	RootCA []byte
-	Log    *slog.Logger
+	// Services are where Services get their addresses from, a prefix of each family. Default: 10.96.0.0/16.
+	Services []netip.Prefix
+	Log      *slog.Logger
 }
 
 // Controllers reconcile everything whenever anything they read has changed. A local cluster is small, so one pass over
@@ -36,7 +39,12 @@ type Controllers struct {
 }
 
 // New makes the controllers.
-func New(c Config) *Controllers { return &Controllers{Config: c} }
+func New(c Config) *Controllers {
+	if len(c.Services) == 0 {
+		c.Services = []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16")}
+	}
+	return &Controllers{Config: c}
+}
 
 // retryAfter is the pause after a pass that failed.
 const retryAfter = 200 * time.Millisecond

@@ -72,6 +72,9 @@ func (c *Controllers) slicesOf(svc *corev1.Service) []*discoveryv1.EndpointSlice
 			if addr.Is6() {
 				family = discoveryv1.AddressTypeIPv6
 			}
+			if !slices.Contains(svc.Spec.IPFamilies, familyOf(addr)) {
+				continue
+			}
 			name := sliceName(svc.Name, family, ports)
 			s, ok := made[name]
 			if !ok {

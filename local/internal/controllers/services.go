@@ -11,12 +11,10 @@ import (
 	"github.com/ambit-mesh/ambit/local/internal/store"
 )
 
-// Service addresses and node ports are given out from these. The low addresses are for services that name theirs.
-var (
-	firstVIP = netip.AddrFrom4([4]byte{10, 96, 1, 0})
-	lastVIP  = netip.AddrFrom4([4]byte{10, 96, 255, 254})
-)
+// lowVIPs are the addresses that are not given out: for services that name theirs. maxVIPs is how many are.
+const lowVIPs, maxVIPs = 0x100, 0xfe00
 
+// Node ports are given out from these.
 const (
 	firstNodePort = 30000
 	lastNodePort  = 32767
@@ -27,7 +25,9 @@ func (c *Controllers) services() error {
 	all := store.List[*corev1.Service](c.Store, "")
 	vips, ports, fronts := map[string]bool{}, map[int32]bool{}, map[front]bool{}
 	for _, s := range all {
-		vips[s.Spec.ClusterIP] = true
+		for _, ip := range s.Spec.ClusterIPs {
+			vips[ip] = true
+		}
 		for _, i := range s.Status.LoadBalancer.Ingress {
 			occupy(fronts, i.IP, s)
 		}
@@ -41,20 +41,9 @@ func (c *Controllers) services() error {
 			continue
 		}
 		next := s.DeepCopy()
-		if next.Spec.ClusterIP == "" {
-			vip, err := freeVIP(vips)
-			if err != nil {
-				failed = append(failed, fmt.Errorf("service %s/%s: %w", s.Namespace, s.Name, err))
-				continue
-			}
-			next.Spec.ClusterIP = vip
-		}
-		if len(next.Spec.ClusterIPs) == 0 {
-			next.Spec.ClusterIPs = []string{next.Spec.ClusterIP}
-		}
-		if len(next.Spec.IPFamilies) == 0 {
-			next.Spec.IPFamilies = []corev1.IPFamily{corev1.IPv4Protocol}
-			next.Spec.IPFamilyPolicy = new(corev1.IPFamilyPolicySingleStack)
+		if err := c.clusterIPs(&next.Spec, vips); err != nil {
+			failed = append(failed, fmt.Errorf("service %s/%s: %w", s.Namespace, s.Name, err))
+			continue
 		}
 		if t := next.Spec.Type; t == corev1.ServiceTypeNodePort || t == corev1.ServiceTypeLoadBalancer {
 			for i := range next.Spec.Ports {
@@ -64,8 +53,8 @@ func (c *Controllers) services() error {
 			}
 		}
 		if next.Spec.Type == corev1.ServiceTypeLoadBalancer && len(next.Status.LoadBalancer.Ingress) == 0 {
-			if ip := c.loadBalancer(next, fronts); ip != "" {
-				next.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{IP: ip}}
+			for _, ip := range c.loadBalancer(next, fronts) {
+				next.Status.LoadBalancer.Ingress = append(next.Status.LoadBalancer.Ingress, corev1.LoadBalancerIngress{IP: ip})
 			}
 		}
 		failed = append(failed, update(c, s, func(o *corev1.Service) {
@@ -75,14 +64,53 @@ func (c *Controllers) services() error {
 	return errors.Join(failed...)
 }
 
-func freeVIP(taken map[string]bool) (string, error) {
-	for ip := firstVIP; ip != lastVIP; ip = ip.Next() {
-		if s := ip.String(); !taken[s] {
-			taken[s] = true
-			return s, nil
+// clusterIPs gives a service an address of each of its families.
+func (c *Controllers) clusterIPs(spec *corev1.ServiceSpec, taken map[string]bool) error {
+	if spec.ClusterIP == corev1.ClusterIPNone {
+		return nil
+	}
+	for _, f := range spec.IPFamilies[len(spec.ClusterIPs):] {
+		ip, err := c.freeVIP(f, taken)
+		if err != nil {
+			return err
+		}
+		spec.ClusterIPs = append(spec.ClusterIPs, ip)
+	}
+	if len(spec.ClusterIPs) > 0 {
+		spec.ClusterIP = spec.ClusterIPs[0]
+	}
+	return nil
+}
+
+func (c *Controllers) freeVIP(f corev1.IPFamily, taken map[string]bool) (string, error) {
+	for _, p := range c.Services {
+		if familyOf(p.Addr()) != f {
+			continue
+		}
+		for n := range maxVIPs {
+			ip := nth(p, n+lowVIPs).String()
+			if !taken[ip] {
+				taken[ip] = true
+				return ip, nil
+			}
 		}
 	}
-	return "", errors.New("no service address is free")
+	return "", fmt.Errorf("no service address of %s is free", f)
+}
+
+// nth is an address of a prefix by its last two bytes.
+func nth(p netip.Prefix, n int) netip.Addr {
+	b := p.Addr().AsSlice()
+	b[len(b)-2], b[len(b)-1] = byte(n>>8), byte(n)
+	a, _ := netip.AddrFromSlice(b)
+	return a
+}
+
+func familyOf(a netip.Addr) corev1.IPFamily {
+	if a.Is4() {
+		return corev1.IPv4Protocol
+	}
+	return corev1.IPv6Protocol
 }
 
 // freePort is 0 when none is free: the service then has no node port.
@@ -108,8 +136,8 @@ func occupy(fronts map[front]bool, ip string, s *corev1.Service) {
 	}
 }
 
-// loadBalancer finds a node whose address has none of the service's ports in use by another.
-func (c *Controllers) loadBalancer(s *corev1.Service, fronts map[front]bool) string {
+// loadBalancer finds a node whose addresses, of the service's families, have none of its ports in use by another.
+func (c *Controllers) loadBalancer(s *corev1.Service, fronts map[front]bool) []string {
 	nodes := store.List[*corev1.Node](c.Store, "")
 	slices.SortFunc(nodes, func(a, b *corev1.Node) int { // workers first: the control plane's own ports are its own
 		if x, y := isControlPlane(a), isControlPlane(b); x != y {
@@ -121,24 +149,33 @@ func (c *Controllers) loadBalancer(s *corev1.Service, fronts map[front]bool) str
 		return compareNames(a, b)
 	})
 	for _, n := range nodes {
-		ip := internalIP(n)
-		free := ip != ""
-		for _, p := range s.Spec.Ports {
-			free = free && !fronts[front{ip, p.Port}]
+		ips := internalIPs(n, s.Spec.IPFamilies)
+		free := len(ips) > 0
+		for _, ip := range ips {
+			for _, p := range s.Spec.Ports {
+				free = free && !fronts[front{ip, p.Port}]
+			}
 		}
-		if free {
+		if !free {
+			continue
+		}
+		for _, ip := range ips {
 			occupy(fronts, ip, s)
-			return ip
 		}
+		return ips
 	}
-	return ""
+	return nil
 }
 
-func internalIP(n *corev1.Node) string {
-	for _, a := range n.Status.Addresses {
-		if a.Type == corev1.NodeInternalIP {
-			return a.Address
+// internalIPs are a node's addresses of some families, in their order.
+func internalIPs(n *corev1.Node, families []corev1.IPFamily) []string {
+	var all []string
+	for _, f := range families {
+		for _, a := range n.Status.Addresses {
+			if ip, err := netip.ParseAddr(a.Address); err == nil && a.Type == corev1.NodeInternalIP && familyOf(ip) == f {
+				all = append(all, a.Address)
+			}
 		}
 	}
-	return ""
+	return all
 }

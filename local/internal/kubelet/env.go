@@ -224,8 +224,14 @@ func field(pod *corev1.Pod, path string) (string, error) {
 			ips[i] = ip.IP
 		}
 		return strings.Join(ips, ","), nil
-	case "status.hostIP", "status.hostIPs":
+	case "status.hostIP":
 		return pod.Status.HostIP, nil
+	case "status.hostIPs":
+		ips := make([]string, len(pod.Status.HostIPs))
+		for i, ip := range pod.Status.HostIPs {
+			ips[i] = ip.IP
+		}
+		return strings.Join(ips, ","), nil
 	}
 	return "", fmt.Errorf("field %q is not one that a container can have", path)
 }

@@ -216,7 +216,10 @@ func (w *worker) withAddresses(pod *corev1.Pod) *corev1.Pod {
 		pod.Status.PodIPs = append(pod.Status.PodIPs, corev1.PodIP{IP: a.String()})
 	}
 	pod.Status.PodIP = pod.Status.PodIPs[0].IP
-	pod.Status.HostIP = w.k.conf.Node.Addrs[0].String()
+	pod.Status.HostIP, pod.Status.HostIPs = w.k.conf.Node.Addrs[0].String(), nil
+	for _, a := range w.k.conf.Node.Addrs {
+		pod.Status.HostIPs = append(pod.Status.HostIPs, corev1.HostIP{IP: a.String()})
+	}
 	return pod
 }
 

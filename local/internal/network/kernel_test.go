@@ -17,7 +17,7 @@ func TestMain(m *testing.M) { netnstest.Main(m) }
 // TestCaptureSeesEachSegmentOnce sends a request from node to node, in each family, and reads it off the bridge.
 func TestCaptureSeesEachSegmentOnce(t *testing.T) {
 	netnstest.Need(t)
-	w, err := network.Build(network.Config{Nodes: []string{"n1", "n2"}, IPv6: true})
+	w, err := network.Build(network.Config{Nodes: []string{"n1", "n2"}, Family: network.Dual})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,8 +22,8 @@ const Uplink = "eth0"
 type Config struct {
 	// Nodes are the names of the nodes, in order.
 	Nodes []string
-	// IPv6 gives everything a second address. Default: IPv4 only.
-	IPv6 bool
+	// Family says which addresses everything gets. Default: IPv4.
+	Family Family
 }
 
 // Network is the built network.
@@ -37,7 +37,7 @@ type Node struct {
 	Name  string
 	Index int // from 1; the third number of its pods' addresses
 	NS    *netns.Namespace
-	// Addrs are its addresses on the bridge, IPv4 first.
+	// Addrs are its addresses on the bridge, one of each family, IPv4 first.
 	Addrs []netip.Addr
 	// Pods are the prefixes of its pods, IPv4 first, one for each of Addrs.
 	Pods []netip.Prefix
@@ -51,10 +51,7 @@ type plan struct {
 }
 
 func planOf(c Config) (plan, error) {
-	p := plan{bridge: []netip.Prefix{netip.MustParsePrefix("10.89.0.1/24")}}
-	if c.IPv6 {
-		p.bridge = append(p.bridge, netip.MustParsePrefix("fd00:10:89::1/64"))
-	}
+	p := plan{bridge: choose(c.Family, netip.MustParsePrefix("10.89.0.1/24"), netip.MustParsePrefix("fd00:10:89::1/64"))}
 	if len(c.Nodes) > 200 {
 		return p, fmt.Errorf("%d nodes: a local cluster has room for 200", len(c.Nodes))
 	}
@@ -62,12 +59,9 @@ func planOf(c Config) (plan, error) {
 		n := i + 1
 		node := &Node{
 			Name: name, Index: n,
-			Addrs: []netip.Addr{netip.AddrFrom4([4]byte{10, 89, 0, byte(10 + n)})},
-			Pods:  []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 244, byte(n), 0}), 24)},
-		}
-		if c.IPv6 {
-			node.Addrs = append(node.Addrs, netip.MustParseAddr(fmt.Sprintf("fd00:10:89::%x", 10+n)))
-			node.Pods = append(node.Pods, netip.MustParsePrefix(fmt.Sprintf("fd00:10:244:%x::/64", n)))
+			Addrs: choose(c.Family, netip.AddrFrom4([4]byte{10, 89, 0, byte(10 + n)}), netip.MustParseAddr(fmt.Sprintf("fd00:10:89::%x", 10+n))),
+			Pods: choose(c.Family,
+				netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 244, byte(n), 0}), 24), netip.MustParsePrefix(fmt.Sprintf("fd00:10:244:%x::/64", n))),
 		}
 		node.ipam = NewIPAM(node.Pods)
 		p.nodes = append(p.nodes, node)
@@ -107,7 +101,7 @@ func (n *Node) build(c Config, p plan) error {
 	if err := link.Up(ns, "lo"); err != nil {
 		return err
 	}
-	if err := settings(ns, c.IPv6); err != nil {
+	if err := settings(ns, c.Family.V6()); err != nil {
 		return err
 	}
 	if err := link.AddVeth(link.Veth{Name: n.port(), Bridge: Bridge, Peer: Uplink, PeerNS: ns}); err != nil {

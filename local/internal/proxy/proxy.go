@@ -98,9 +98,16 @@ func (b *builder) port(s *corev1.Service, p corev1.ServicePort, vips, external [
 				Then(nft.SetMarkBits(masqueradeMark, masqueradeMark), nft.DNAT(eps...)).Comment(name))
 		}
 	}
-	if p.NodePort != 0 && len(v4) > 0 {
-		b.outside = append(b.outside, nft.If(nft.V4(), nft.DaddrLocal(), proto, nft.Dport(uint16(p.NodePort))).
-			Then(nft.SetMarkBits(masqueradeMark, masqueradeMark), nft.DNAT(v4...)).Comment(name))
+	if p.NodePort != 0 {
+		for _, f := range []struct {
+			is  nft.Match
+			eps []netip.AddrPort
+		}{{nft.V4(), v4}, {nft.V6(), v6}} {
+			if len(f.eps) > 0 {
+				b.outside = append(b.outside, nft.If(f.is, nft.DaddrLocal(), proto, nft.Dport(uint16(p.NodePort))).
+					Then(nft.SetMarkBits(masqueradeMark, masqueradeMark), nft.DNAT(f.eps...)).Comment(name))
+			}
+		}
 	}
 	for _, e := range slices.Concat(v4, v6) {
 		b.hairpin[e.Addr()] = true

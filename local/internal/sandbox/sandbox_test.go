@@ -50,7 +50,7 @@ func TestMain(m *testing.M) {
 // inside builds a network, leaves a process running and says what it sees.
 func inside(ctx context.Context, in *sandbox.Inner) error {
 	state := in.Args[0]
-	w, err := network.Build(network.Config{Nodes: []string{"n1", "n2"}, IPv6: true})
+	w, err := network.Build(network.Config{Nodes: []string{"n1", "n2"}, Family: network.Dual})
 	if err != nil {
 		return err
 	}

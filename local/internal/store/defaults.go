@@ -110,13 +110,6 @@ func serviceDefaults(spec *corev1.ServiceSpec) {
 	}
 	if spec.Type != corev1.ServiceTypeExternalName {
 		def(&spec.InternalTrafficPolicy, corev1.ServiceInternalTrafficPolicyCluster)
-		def(&spec.IPFamilyPolicy, corev1.IPFamilyPolicySingleStack)
-		if len(spec.IPFamilies) == 0 {
-			spec.IPFamilies = []corev1.IPFamily{corev1.IPv4Protocol}
-		}
-		if spec.ClusterIP != "" && len(spec.ClusterIPs) == 0 {
-			spec.ClusterIPs = []string{spec.ClusterIP}
-		}
 	}
 	if slices.Contains([]corev1.ServiceType{corev1.ServiceTypeNodePort, corev1.ServiceTypeLoadBalancer}, spec.Type) {
 		if spec.ExternalTrafficPolicy == "" {

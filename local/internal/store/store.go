@@ -11,6 +11,8 @@ import (
 	"slices"
 	"sync"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"github.com/ambit-mesh/ambit/control/source/kinds"
 )
 
@@ -39,13 +41,16 @@ type Config struct {
 	Objects string
 	// Status is the directory where the control plane writes the status of objects it reads. May be empty.
 	Status string
-	Log    *slog.Logger
+	// Families are the address families of the cluster, its own first. Default: IPv4.
+	Families []corev1.IPFamily
+	Log      *slog.Logger
 }
 
 // Store holds every object of the cluster. What it gives out is shared and must not be written.
 type Store struct {
 	objects, status string
 	log             *slog.Logger
+	families        []corev1.IPFamily
 	table           map[string]kinds.Kind // by Kind.Resource()
 
 	write sync.Mutex // held for a whole change, its file included; taken before mu; guards dry
@@ -98,6 +103,9 @@ func Open(c Config) (*Store, error) {
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
+	}
+	if s.families = c.Families; len(s.families) == 0 {
+		s.families = []corev1.IPFamily{corev1.IPv4Protocol}
 	}
 	for _, k := range kinds.All() {
 		s.table[k.Resource()] = k

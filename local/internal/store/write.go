@@ -130,6 +130,9 @@ func (s *Store) put(k kinds.Kind, next kinds.Object) (kinds.Object, error) {
 		keepServerFields(old.base, next)
 	}
 	setDefaults(next)
+	if err := families(next, s.families); err != nil {
+		return nil, err
+	}
 	if next.GetUID() == "" {
 		next.SetUID(newUID())
 	}
