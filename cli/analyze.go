@@ -60,6 +60,10 @@ func newAnalyze(env Env) *cobra.Command {
 	c.Flags().BoolVar(&f.ignoreUnknown, "ignore-unknown", false, "leave out objects of kinds that are not of the mesh")
 	c.Flags().BoolVarP(&f.list, "list-analyzers", "L", false, "list what is looked for, with the codes")
 	c.Flags().BoolVarP(&recursive, "recursive", "R", true, "enter the directories of a directory")
+	l.completeNamespace(c)
+	completeFlag(c, "output", words("log", "json", "yaml"))
+	completeFlag(c, "failure-threshold", words("Info", "Warning", "Error"))
+	completeFlag(c, "output-threshold", words("Info", "Warning", "Error"))
 	if err := c.Flags().MarkHidden("recursive"); err != nil {
 		panic(err) // there is such a flag
 	}

@@ -1,14 +1,10 @@
 package cli
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
@@ -28,25 +24,29 @@ func newExplain(env Env) *cobra.Command {
 	c := &cobra.Command{
 		Use: "explain FROM TO[:PORT]", Short: "Tell what would become of a connection, and why", Args: cobra.MaximumNArgs(2),
 		Long: "Tell, step by step, what would become of a connection: is its source captured, what does its destination stand for, how\n" +
-			"would it travel, which policy would decide, and why. The ztunnels of both ends answer, from what decides live traffic.\n" +
-			"FROM is a pod or KIND/NAME; TO a service, a pod, KIND/NAME or an address. NAME.NAMESPACE names one of another namespace.\n\n" +
-			"With --last, tell which connections failed lately.",
-		Example: "  ambit explain deploy/sleep productpage:9080\n  ambit explain deploy/sleep 10.244.2.5:9080 -n default\n  ambit explain --last",
+			"would it travel, which policy would decide, and why. The ztunnels of both ends answer, from what decides live traffic.\n\n" +
+			"FROM is a pod, KIND/NAME (a pod of it), an address, gateway (the ingress gateway) or outside.\n" +
+			"TO is a service, a pod, KIND/NAME, an address or a host name of the mesh; its port may be a number or a service's name\n" +
+			"for it. NAME.NAMESPACE names one of another namespace than -n.\n\n" +
+			"With --last, tell which connections failed lately, and why.",
+		Example: "  ambit explain deploy/sleep productpage:9080\n  ambit explain deploy/sleep 10.244.2.5:9080\n" +
+			"  ambit explain outside details.default:9080\n  ambit explain gateway productpage:9080\n  ambit explain --last",
+		ValidArgsFunction: l.completeEnds,
 		RunE: func(c *cobra.Command, args []string) error {
 			if c.Flags().Changed("last") {
 				if len(args) == 1 { // as it is read who writes --last 5
 					n, err := strconv.Atoi(args[0])
 					if err != nil || n < 1 {
-						return fmt.Errorf("--last %q: want a number", args[0])
+						return usage("--last %q: want a number", args[0])
 					}
 					last = n
 				} else if len(args) > 1 {
-					return errors.New("--last takes at most a number")
+					return usage("--last takes at most a number")
 				}
 				return l.explainLast(c.Context(), last, output)
 			}
 			if len(args) != 2 {
-				return errors.New("name both ends, such as: ambit explain deploy/sleep productpage:9080")
+				return usage("name both ends, such as: ambit explain deploy/sleep productpage:9080")
 			}
 			e, err := l.explain(c.Context(), args[0], args[1])
 			if err != nil {
@@ -55,8 +55,7 @@ func newExplain(env Env) *cobra.Command {
 			if output != "" {
 				return encode(env.Out, output, e)
 			}
-			_, err = env.Out.Write([]byte(e.text()))
-			return err
+			return e.write(env.Out)
 		},
 	}
 	l.flags(c)
@@ -64,6 +63,8 @@ func newExplain(env Env) *cobra.Command {
 	c.Flags().StringVarP(&output, "output", "o", "", "json or yaml")
 	c.Flags().IntVar(&last, "last", 0, "tell of the last connections that failed, this many")
 	c.Flags().Lookup("last").NoOptDefVal = "10"
+	l.completeNamespace(c)
+	completeFlag(c, "output", words("json", "yaml"))
 	return c
 }
 
@@ -71,10 +72,15 @@ func newExplain(env Env) *cobra.Command {
 type explanation struct {
 	From     string            `json:"from"`
 	To       string            `json:"to"`
-	Node     string            `json:"node"` // the source's
+	Node     string            `json:"node,omitempty"` // the source's
 	Outbound explain.Outbound  `json:"outbound"`
 	Reason   string            `json:"reason,omitempty"` // why the source is not captured
+	Native   string            `json:"native,omitempty"` // what the source is, if it speaks HBONE itself
+	Note     string            `json:"note,omitempty"`   // what was assumed
 	Ends     []explainedTarget `json:"endpoints,omitempty"`
+	Outcome  string            `json:"outcome"` // ALLOWED, DENIED, FAILS or UNDECIDED
+	Result   string            `json:"result"`
+	Remedy   string            `json:"remedy,omitempty"`
 }
 
 // explainedTarget is one endpoint. Inbound is nil if no ztunnel could be asked, for the reason in Unasked.
@@ -87,22 +93,26 @@ type explainedTarget struct {
 // mostEnds bounds how many endpoints are asked about.
 const mostEnds = 8
 
+// proved tells whether the source can prove its identity.
+func (e *explanation) proved() bool { return e.Outbound.Captured || e.Native != "" }
+
 func (l *look) explain(ctx context.Context, from, to string) (*explanation, error) {
-	pod, err := l.onePod(ctx, from)
+	pod, address, err := l.source(ctx, from)
 	if err != nil {
 		return nil, fmt.Errorf("FROM: %w", err)
 	}
-	dialled, err := l.target(ctx, to)
+	dialled, note, err := l.target(ctx, to)
 	if err != nil {
 		return nil, fmt.Errorf("TO: %w", err)
 	}
-	e := &explanation{From: pod.Namespace + "/" + pod.Name, To: to, Node: pod.Spec.NodeName}
-	q := url.Values{"from": {e.From}, "to": {dialled}}
-	if err := l.ask(ctx, pod.Spec.NodeName, q, &e.Outbound); err != nil {
-		return nil, err
+	e := &explanation{To: to, Note: note}
+	if pod != nil {
+		err = l.fromPod(ctx, e, pod, dialled)
+	} else {
+		err = l.fromOutside(ctx, e, address, dialled)
 	}
-	if !e.Outbound.Captured {
-		e.Reason = l.uncaptured(ctx, pod)
+	if err != nil {
+		return nil, err
 	}
 	for i, at := range e.Outbound.Endpoints {
 		if i == mostEnds {
@@ -110,7 +120,40 @@ func (l *look) explain(ctx context.Context, from, to string) (*explanation, erro
 		}
 		e.Ends = append(e.Ends, l.inbound(ctx, e, at))
 	}
+	_, e.Outcome, e.Result = e.result()
+	e.Remedy = e.remedy()
 	return e, nil
+}
+
+// fromPod asks the ztunnel of a pod's node what it would do.
+func (l *look) fromPod(ctx context.Context, e *explanation, pod *corev1.Pod, dialled string) error {
+	e.From, e.Node = pod.Namespace+"/"+pod.Name, pod.Spec.NodeName
+	if e.Node == "" {
+		return fmt.Errorf("pod %s is on no node yet: see `ambit local describe pod %s -n %s`", e.From, pod.Name, pod.Namespace)
+	}
+	q := url.Values{"from": {e.From}, "to": {dialled}}
+	if err := l.ask(ctx, e.Node, q, &e.Outbound); err != nil {
+		return err
+	}
+	if !e.Outbound.Captured {
+		if e.Native = native(pod); e.Native == "" {
+			e.Reason = l.uncaptured(ctx, pod)
+		}
+	}
+	return nil
+}
+
+// native says what a pod is that ends and opens tunnels itself; "" is none.
+func native(p *corev1.Pod) string {
+	switch {
+	case p.Labels["istio"] == "ingressgateway":
+		return "the ingress gateway"
+	case p.Labels[mesh.LabelGatewayName] != "":
+		return "the gateway " + p.Labels[mesh.LabelGatewayName]
+	case p.Labels[mesh.LabelTunnel] == "http":
+		return "the pod"
+	}
+	return ""
 }
 
 // inbound asks an endpoint's ztunnel.
@@ -121,11 +164,14 @@ func (l *look) inbound(ctx context.Context, e *explanation, at explain.Endpoint)
 	case e.Outbound.Type == "ToServerWaypoint":
 		t.Unasked = "the waypoint decides, not this endpoint's policies for its clients"
 		return t
+	case !strings.Contains(at.UID, "//Pod/") && at.HBONE:
+		t.Unasked = "it is no pod of the cluster, but ends its tunnels itself"
+		return t
 	case !strings.Contains(at.UID, "//Pod/"):
-		t.Unasked = "it is no pod"
+		t.Inbound = &explain.Inbound{Workload: at.UID}
 		return t
 	}
-	if e.Outbound.Captured && at.HBONE {
+	if e.proved() && at.HBONE {
 		q.Set("peer", e.Outbound.Identity)
 	}
 	var in explain.Inbound
@@ -168,107 +214,8 @@ func (l *look) uncaptured(ctx context.Context, p *corev1.Pod) string {
 		return err.Error()
 	case p.Labels[mesh.LabelDataplaneMode] != mesh.DataplaneModeAmbient && ns.GetLabels()[mesh.LabelDataplaneMode] != mesh.DataplaneModeAmbient:
 		return "neither the pod nor its namespace has the label " + mesh.LabelDataplaneMode + "=ambient"
+	case p.Annotations[mesh.AnnotationRedirection] == mesh.RedirectionPending:
+		return "its enrolment is not finished: see the logs of istio-cni-node on " + p.Spec.NodeName
 	}
 	return "the node agent has not enrolled it: see the logs of istio-cni-node on " + p.Spec.NodeName
-}
-
-// split reads NAME or NAME.NAMESPACE.
-func (l *look) split(name string) (n, namespace string) {
-	n, namespace, _ = strings.Cut(name, ".")
-	return n, cmp.Or(namespace, l.namespace)
-}
-
-// onePod finds the pod that POD or KIND/NAME means, a running one first.
-func (l *look) onePod(ctx context.Context, text string) (*corev1.Pod, error) {
-	kind, _ := kinds.Find("pods")
-	selector, namespace := "", l.namespace
-	if word, name, ok := strings.Cut(text, "/"); ok {
-		k, ok := kinds.Find(word)
-		if !ok {
-			return nil, fmt.Errorf("%q is no kind of object", word)
-		}
-		name, namespace = l.split(name)
-		o, err := l.mesh().Get(ctx, k, namespace, name)
-		if err != nil {
-			return nil, err
-		}
-		if p, ok := o.(*corev1.Pod); ok {
-			return p, nil
-		}
-		if selector, err = selectorOf(o); err != nil {
-			return nil, err
-		}
-	} else {
-		name, namespace := l.split(text)
-		o, err := l.mesh().Get(ctx, kind, namespace, name)
-		if err != nil {
-			return nil, fmt.Errorf("%w; write deploy/%s for a pod of a Deployment", err, name)
-		}
-		if p, ok := o.(*corev1.Pod); ok {
-			return p, nil
-		}
-	}
-	objects, err := l.mesh().List(ctx, kind, namespace, selector)
-	if err != nil {
-		return nil, err
-	}
-	for _, o := range objects {
-		if p, ok := o.(*corev1.Pod); ok && p.Status.Phase == corev1.PodRunning {
-			return p, nil
-		}
-	}
-	return nil, fmt.Errorf("no pod of %s runs", text)
-}
-
-// target is the address and port, or the host name of the mesh and port, that TO means.
-func (l *look) target(ctx context.Context, to string) (string, error) {
-	host, port, err := net.SplitHostPort(to)
-	if err != nil {
-		host, port = strings.Trim(to, "[]"), ""
-	}
-	if _, err := netip.ParseAddr(host); err == nil {
-		if port == "" {
-			return "", fmt.Errorf("%s: add a port", to)
-		}
-		return net.JoinHostPort(host, port), nil
-	}
-	if !strings.Contains(host, "/") {
-		name, namespace := l.split(host)
-		namespace, rest, _ := strings.Cut(namespace, ".")
-		kind, _ := kinds.Find("services")
-		if o, err := l.mesh().Get(ctx, kind, namespace, name); err == nil && (rest == "" || rest == "svc" || rest == "svc."+mesh.ClusterDomain) {
-			return serviceTarget(o.(*corev1.Service), port)
-		}
-		if strings.Contains(host, ".") && port != "" {
-			return net.JoinHostPort(host, port), nil // such as a ServiceEntry's, which ztunnel knows
-		}
-	}
-	p, err := l.onePod(ctx, host)
-	if err != nil {
-		return "", err
-	}
-	if port == "" {
-		if cs := p.Spec.Containers; len(cs) > 0 && len(cs[0].Ports) > 0 {
-			port = strconv.Itoa(int(cs[0].Ports[0].ContainerPort))
-		} else {
-			return "", fmt.Errorf("%s: add a port", to)
-		}
-	}
-	return net.JoinHostPort(p.Status.PodIP, port), nil
-}
-
-// serviceTarget is a service's address and a port of it by number or name, the first if none is given.
-func serviceTarget(s *corev1.Service, port string) (string, error) {
-	if s.Spec.ClusterIP == "" || s.Spec.ClusterIP == corev1.ClusterIPNone {
-		return "", fmt.Errorf("service %s has no address of its own: ask about one of its pods", s.Name)
-	}
-	for _, p := range s.Spec.Ports {
-		if number := strconv.Itoa(int(p.Port)); port == "" || port == number || port == p.Name {
-			return net.JoinHostPort(s.Spec.ClusterIP, number), nil
-		}
-	}
-	if _, err := strconv.ParseUint(port, 10, 16); err == nil {
-		return net.JoinHostPort(s.Spec.ClusterIP, port), nil // it leads nowhere, and that is the explanation
-	}
-	return "", fmt.Errorf("service %s has no port %q", s.Name, port)
 }

@@ -77,7 +77,11 @@ func explained(t *testing.T, m *fakeMesh, args ...string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return e.text()
+	var b bytes.Buffer
+	if err := e.write(&b); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
 }
 
 func TestExplainJoinsBothEnds(t *testing.T) {
@@ -102,6 +106,7 @@ func TestExplainJoinsBothEnds(t *testing.T) {
                 ALLOW default/yes (dry run) does not match: rule 0: namespace default is not other
                 denied: explicitly denied by: default/no
 6. result       DENIED: connection closed due to policy rejection: explicitly denied by: default/no
+                to let it in, change or delete default/no
 `
 	if got := explained(t, m, "sleep", "web:http"); got != want {
 		t.Errorf("got\n%swant\n%s", got, want)

@@ -2,67 +2,77 @@ package cli
 
 import (
 	"cmp"
-	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"net/http"
-	"net/url"
+	"io"
 	"slices"
-	"strconv"
 	"strings"
-	"time"
-
-	"github.com/ambit-mesh/ambit/api/explain"
 )
 
-// text tells the steps in the order in which a connection takes them.
-func (e *explanation) text() string {
-	var b strings.Builder
-	o := &e.Outbound
-	step := 0
-	say := func(what, format string, args ...any) {
-		step++
-		fmt.Fprintf(&b, "%d. %-12s %s\n", step, what, fmt.Sprintf(format, args...))
-	}
-	more := func(format string, args ...any) { fmt.Fprintf(&b, "   %-12s %s\n", "", fmt.Sprintf(format, args...)) }
+// write tells the steps in the order in which a connection takes them.
+func (e *explanation) write(w io.Writer) error { return e.page().write(w, widthOf(w), newPaint(w)) }
 
-	fmt.Fprintf(&b, "From %s to %s\n", e.From, e.To)
-	if o.Captured {
-		say("captured", "yes: the ztunnel of %s serves %s", e.Node, e.From)
-		say("identity", "%s, certificate %s", o.Identity, strings.ToLower(cmp.Or(o.Certificate, "not asked for yet")))
-	} else {
-		say("captured", "no: %s", e.Reason)
-		say("identity", "none that it could prove")
+func (e *explanation) page() *page {
+	o := &e.Outbound
+	p := &page{title: fmt.Sprintf("From %s to %s", e.From, e.To)}
+	switch {
+	case e.Native != "":
+		p.say("captured", plain, "no, and it need not be: %s speaks HBONE itself", e.Native)
+		p.say("identity", plain, "%s", o.Identity)
+	case o.Captured:
+		p.say("captured", plain, "yes: the ztunnel of %s serves %s", e.Node, e.From)
+		p.say("identity", plain, "%s, certificate %s", o.Identity, certificate(o.Certificate))
+	default:
+		p.say("captured", wary, "no: %s", e.Reason)
+		p.say("identity", wary, "none that it could prove")
 	}
 	switch {
 	case o.Service != "":
-		say("resolved", "%s is service %s, with %d endpoint(s) for this port", o.Dialled, o.Service, len(o.Endpoints))
+		p.say("resolved", plain, "%s is service %s, with %d endpoint(s) for this port", o.Dialled, o.Service, len(o.Endpoints))
 	case len(o.Endpoints) > 0:
-		say("resolved", "%s is workload %s", o.Dialled, o.Endpoints[0].UID)
+		p.say("resolved", plain, "%s is workload %s", o.Dialled, o.Endpoints[0].UID)
 	default:
-		say("resolved", "%s is neither a service nor a workload of the mesh", o.Dialled)
+		p.say("resolved", wary, "%s is neither a service nor a workload of the mesh", o.Dialled)
+	}
+	if e.Note != "" {
+		p.more(aside, "%s", e.Note)
 	}
 	for i, x := range o.Endpoints {
 		if i == mostEnds {
-			more("and %d more", len(o.Endpoints)-mostEnds)
+			p.more(aside, "and %d more", len(o.Endpoints)-mostEnds)
 			break
 		}
-		more("%s at %s on %s", x.Namespace+"/"+x.Name, x.Address, cmp.Or(x.Node, "no node"))
+		p.more(plain, "%s at %s on %s", x.Namespace+"/"+x.Name, x.Address, cmp.Or(x.Node, "no node"))
 	}
-	say("travels", "%s", e.travels())
+	p.say("travels", plain, "%s", e.travels())
 	for _, t := range e.Ends {
-		say("policy", "at %s", t.Namespace+"/"+t.Name)
-		t.policies(more)
+		p.say("policy", plain, "at %s", t.Namespace+"/"+t.Name)
+		t.policies(p)
 	}
-	say("result", "%s", e.result())
-	return b.String()
+	mood, _, result := e.result()
+	p.say("result", mood, "%s", result)
+	if r := e.remedy(); r != "" {
+		p.more(aside, "%s", r)
+	}
+	return p
+}
+
+// certificate is the state of one in words.
+func certificate(state string) string {
+	word, why, _ := strings.Cut(state, ": ")
+	text := strings.ToLower(cmp.Or(word, "not asked for yet"))
+	if why != "" {
+		text += ": " + why
+	}
+	return text
 }
 
 // travels tells how the bytes cross the network.
 func (e *explanation) travels() string {
 	o := &e.Outbound
-	if !o.Captured {
+	if !e.proved() && e.Node == "" {
+		return "as plain text, from wherever the client is: the mesh sees it at its end"
+	}
+	if !e.proved() {
 		return "as plain text, straight from the pod: the mesh does not touch it"
 	}
 	switch {
@@ -83,46 +93,46 @@ func (e *explanation) travels() string {
 }
 
 // policies tells what each policy of an endpoint says, and what comes of them.
-func (t *explainedTarget) policies(more func(string, ...any)) {
-	in := t.Inbound
+func (t *explainedTarget) policies(p *page) {
+	in, more := t.Inbound, p.more
 	if in == nil {
-		more("not asked: %s", t.Unasked)
+		more(wary, "not asked: %s", t.Unasked)
 		return
 	}
 	switch {
 	case !in.Captured && in.Peer != "":
-		more("its ztunnel does not serve this pod: unless it ends tunnels itself, nobody answers")
+		more(wary, "its ztunnel does not serve this pod: unless it ends tunnels itself, nobody answers")
 	case !in.Captured:
-		more("no ztunnel serves this pod: nothing enforces policy on its connections")
+		more(wary, "no ztunnel serves it: nothing enforces policy on its connections")
 	}
 	if len(in.Policies) == 0 {
-		more("no policy applies")
+		more(plain, "no policy applies")
 	}
-	for _, p := range in.Policies {
-		verb := "does not match"
-		if p.Matched {
-			verb = "matches"
+	for _, x := range in.Policies {
+		verb, t := "does not match", aside
+		if x.Matched {
+			verb, t = "matches", plain
 		}
 		dry := ""
-		if p.DryRun {
+		if x.DryRun {
 			dry = " (dry run)"
 		}
-		more("%s %s%s %s: %s", p.Action, p.Name, dry, verb, p.Why)
+		more(t, "%s %s%s %s: %s", x.Action, x.Name, dry, verb, x.Why)
 	}
 	switch {
 	case !in.Captured:
 	case in.Allow:
-		more("allowed: %s", in.Why)
+		more(fine, "allowed: %s", in.Why)
 	default:
-		more("denied: %s", in.Reason)
+		more(bad, "denied: %s", in.Reason)
 	}
 }
 
 // result is what becomes of the connection in the end.
-func (e *explanation) result() string {
+func (e *explanation) result() (mood tone, outcome, text string) {
 	o := &e.Outbound
 	if o.Captured && o.Kind == "Refuse" {
-		return "FAILS: " + o.Why
+		return bad, "FAILS", "FAILS: " + o.Why
 	}
 	allowed, denied, unknown := 0, 0, 0
 	reasons := []string{}
@@ -141,21 +151,53 @@ func (e *explanation) result() string {
 	}
 	switch {
 	case denied > 0 && allowed+unknown == 0:
-		return "DENIED: connection closed due to policy rejection: " + strings.Join(reasons, "; ")
+		return bad, "DENIED", "DENIED: connection closed due to policy rejection: " + strings.Join(reasons, "; ")
 	case denied > 0:
-		return fmt.Sprintf("DENIED by %d of %d endpoints: %s", denied, denied+allowed+unknown, strings.Join(reasons, "; "))
+		return bad, "DENIED", fmt.Sprintf("DENIED by %d of %d endpoints: %s", denied, denied+allowed+unknown, strings.Join(reasons, "; "))
 	case o.Service != "" && len(o.Endpoints) == 0 && o.Type != "ToServerWaypoint" && o.Kind != "Passthrough":
-		return "FAILS: no endpoint takes connections for this port"
+		return bad, "FAILS", "FAILS: no endpoint takes connections for this port"
 	case unknown > 0 && allowed == 0:
-		return "NOT DECIDED here: the last word is with an end that no ztunnel could be asked about"
+		return wary, "UNDECIDED", "NOT DECIDED here: the last word is with an end that no ztunnel could be asked about"
 	}
 	switch plain := e.plain(); {
-	case !o.Captured || len(o.Endpoints) == 0 || plain == len(o.Endpoints):
-		return "ALLOWED, as plain text"
+	case !e.proved() || len(o.Endpoints) == 0 || plain == len(o.Endpoints):
+		return wary, "ALLOWED", "ALLOWED, as plain text"
 	case plain > 0:
-		return fmt.Sprintf("ALLOWED, encrypted and authenticated but for %d of %d endpoints", plain, len(o.Endpoints))
+		return wary, "ALLOWED", fmt.Sprintf("ALLOWED, encrypted and authenticated but for %d of %d endpoints", plain, len(o.Endpoints))
 	}
-	return "ALLOWED, encrypted and authenticated"
+	return fine, "ALLOWED", "ALLOWED, encrypted and authenticated"
+}
+
+// remedy says what would let a denied connection in, as far as that can be said.
+func (e *explanation) remedy() string {
+	for _, t := range e.Ends {
+		in := t.Inbound
+		if in == nil || !in.Captured || in.Allow {
+			continue
+		}
+		var denying, allowing []string
+		for _, p := range in.Policies {
+			switch {
+			case p.DryRun:
+			case p.Action == "DENY" && p.Matched:
+				denying = append(denying, p.Name)
+			case p.Action == "ALLOW" && !p.Matched:
+				allowing = append(allowing, p.Name)
+			}
+		}
+		who, proved := strings.CutPrefix(in.Peer, "spiffe://")
+		switch {
+		case len(denying) > 0 && !proved:
+			return "to let it in, give the client an identity: label its namespace istio.io/dataplane-mode=ambient"
+		case len(denying) > 0:
+			return "to let it in, change or delete " + strings.Join(denying, " and ")
+		case len(allowing) > 0 && proved:
+			return fmt.Sprintf("to let it in, add the principal %s to a rule of %s", who, strings.Join(allowing, " or "))
+		case len(allowing) > 0:
+			return "to let it in, label the client's namespace istio.io/dataplane-mode=ambient and name its principal in " + strings.Join(allowing, " or ")
+		}
+	}
+	return ""
 }
 
 // plain counts the endpoints that have no tunnel.
@@ -167,58 +209,4 @@ func (e *explanation) plain() int {
 		}
 	}
 	return n
-}
-
-// explainLast tells of the connections that failed lately, on all nodes.
-func (l *look) explainLast(ctx context.Context, n int, output string) error {
-	if n < 1 {
-		return errors.New("--last: want a number above 0")
-	}
-	pods, err := l.ztunnels(ctx, "", "")
-	if err != nil {
-		return err
-	}
-	var all []explain.Failure
-	for _, p := range pods {
-		b, err := l.mesh().Pod(ctx, http.MethodGet, p.Namespace, p.Name, l.adminPort, "/last?"+url.Values{"n": {strconv.Itoa(n)}}.Encode())
-		if err != nil {
-			return fmt.Errorf("%s: %w", p.Name, err)
-		}
-		var some []explain.Failure
-		if err := json.Unmarshal(b, &some); err != nil {
-			return fmt.Errorf("answer of %s: %w", p.Name, err)
-		}
-		all = append(all, some...)
-	}
-	slices.SortStableFunc(all, func(a, b explain.Failure) int { return a.Time.Compare(b.Time) })
-	all = all[max(0, len(all)-n):]
-	if output != "" {
-		return encode(l.env.Out, output, all)
-	}
-	if len(all) == 0 {
-		fmt.Fprintln(l.env.Out, "No connection has failed since the ztunnels started.")
-	}
-	for _, f := range all {
-		fmt.Fprint(l.env.Out, failureText(f))
-	}
-	return nil
-}
-
-// failureText is a line, and one more for a policy's reason.
-func failureText(f explain.Failure) string {
-	end := func(name, addr, service string) string {
-		switch {
-		case name != "" && service != "":
-			return fmt.Sprintf("%s (%s, %s)", name, addr, service)
-		case name != "":
-			return fmt.Sprintf("%s (%s)", name, addr)
-		}
-		return addr
-	}
-	text := fmt.Sprintf("%s  %s  %s -> %s  %s\n", f.Time.UTC().Format(time.RFC3339), f.Direction,
-		end(f.Source, f.SourceAddr, ""), end(f.Dest, f.DestAddr, f.Service), f.Error)
-	if f.Policy != "" || f.Why != "" {
-		text += fmt.Sprintf("    policy %s: %s\n", cmp.Or(f.Policy, "none"), f.Why)
-	}
-	return text
 }

@@ -91,3 +91,12 @@ func (l *look) namespaceExists(ctx context.Context, name string) error {
 	}
 	return nil
 }
+
+// kindNamed is a kind of our own vocabulary.
+func kindNamed(word string) kinds.Kind {
+	k, ok := kinds.Find(word)
+	if !ok {
+		panic("cli: no kind " + word)
+	}
+	return k
+}

@@ -2,8 +2,8 @@ package cli
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -12,8 +12,10 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/ambit-mesh/ambit/cli/internal/table"
+	"github.com/ambit-mesh/ambit/mesh"
 )
 
 // xdsClient is a proxy as the control plane sees it, in the words of its /debug/syncz.
@@ -32,6 +34,7 @@ type xdsProgress struct {
 	Sent, Acked, Nack  string
 	Outstanding        bool
 	Held               int
+	Behind             []string
 	SentAt, AnsweredAt time.Time
 }
 
@@ -48,6 +51,24 @@ func (p xdsProgress) word() string {
 	return fmt.Sprintf("SYNCED (%d)", p.Held)
 }
 
+// trouble says what a proxy has not taken in, and why; "" if it has all.
+func (p xdsProgress) trouble(proxy, kind string, now time.Time) string {
+	which := ""
+	if len(p.Behind) > 0 {
+		which = ": " + strings.Join(p.Behind, ", ")
+	}
+	switch {
+	case p.Nack != "":
+		return fmt.Sprintf("%s refused %s%s: %s. What it had of it stays in force.", proxy, kind, which, strings.TrimSuffix(p.Nack, "."))
+	case p.Outstanding:
+		return fmt.Sprintf("%s has not answered for %s sent %s ago%s. Until it does, what it had stays in force.", proxy, kind, table.Age(p.SentAt, now), which)
+	}
+	return ""
+}
+
+// short is a type's name without its package.
+func short(url string) string { return url[strings.LastIndexByte(url, '.')+1:] }
+
 // name is "pod.namespace".
 func (x xdsClient) name() string {
 	if parts := strings.Split(x.Node, "~"); len(parts) == 4 {
@@ -60,67 +81,160 @@ func newProxyStatus(env Env) *cobra.Command {
 	l := newLook(env)
 	var output string
 	c := &cobra.Command{
-		Use: "proxy-status [PROXY]", Aliases: []string{"ps"}, Short: "Show how far each proxy is with its configuration", Args: cobra.MaximumNArgs(1),
+		Use: "proxy-status [POD[.NAMESPACE]]", Aliases: []string{"ps"}, Short: "Show how far each proxy is with its configuration", Args: cobra.MaximumNArgs(1),
 		Long: "Show every proxy that is connected to the control plane, ztunnels, waypoints and gateways, and for each type of\n" +
 			"configuration whether it took in the last one (SYNCED and how many resources it has), has not answered yet (STALE) or\n" +
-			"refused it (NACK, with its reason).",
+			"refused it (NACK). Below it stands which policy, workload or service that is, the reason of each refusal, and which\n" +
+			"proxies run and are not connected. With a proxy's name, each type is told by itself.",
+		Example: "  ambit proxy-status\n  ambit ps ztunnel-x7k2p\n  ambit ps -o json",
 		RunE: func(c *cobra.Command, args []string) error {
-			pods, err := l.podsOf(c.Context(), istiodPods, "no control plane runs in namespace "+systemNamespace+": see `ambit local get pods -A`")
+			all, err := l.proxies(c.Context())
 			if err != nil {
 				return err
 			}
-			var all []xdsClient
-			for _, p := range pods {
-				b, err := l.mesh().Pod(c.Context(), http.MethodGet, p.Namespace, p.Name, debugPort, "/debug/syncz")
-				if err != nil {
-					return fmt.Errorf("ask %s for its proxies: %w", p.Name, err)
-				}
-				version, err := l.mesh().Pod(c.Context(), http.MethodGet, p.Namespace, p.Name, debugPort, "/version")
-				if err != nil {
-					return fmt.Errorf("ask %s for its version: %w", p.Name, err)
-				}
-				var some []xdsClient
-				if err := json.Unmarshal(b, &some); err != nil {
-					return fmt.Errorf("answer of %s: %w", p.Name, err)
-				}
-				for i := range some {
-					some[i].Istiod, some[i].Version = p.Name, strings.TrimSpace(string(version))
-				}
-				all = append(all, some...)
-			}
-			if len(args) > 0 {
-				all = slices.DeleteFunc(all, func(x xdsClient) bool { return x.name() != args[0] && x.Caller.Pod != args[0] })
-				if len(all) == 0 {
-					return errors.New("no proxy " + args[0] + " is connected to the control plane; see `ambit proxy-status`")
-				}
-			}
 			if l.namespace != "" {
+				if err := l.namespaceExists(c.Context(), l.namespace); err != nil {
+					return err
+				}
 				all = slices.DeleteFunc(all, func(x xdsClient) bool { return x.Caller.Namespace != l.namespace })
 			}
-			if output != "" {
-				return encode(env.Out, output, all)
+			if len(args) > 0 {
+				var known []string
+				for _, x := range all {
+					known = append(known, x.Caller.Pod)
+				}
+				all = slices.DeleteFunc(all, func(x xdsClient) bool { return x.name() != args[0] && x.Caller.Pod != args[0] })
+				if len(all) == 0 {
+					return fmt.Errorf("no proxy %q is connected to the control plane%s; see `ambit proxy-status`", args[0], suggest(args[0], known))
+				}
 			}
-			rows, reasons := statusTable(all)
-			if err := table.Align(env.Out, rows); err != nil {
-				return err
+			if output == "json" || output == "yaml" {
+				return encode(env.Out, output, append([]xdsClient{}, all...))
 			}
-			for _, r := range reasons {
-				fmt.Fprintln(env.Out, r)
+			if !tabular(output) {
+				return usage("unknown output %q: want short, json or yaml", output)
 			}
-			return nil
+			if len(args) > 0 {
+				return l.tellProxy(all[0])
+			}
+			return l.tellProxies(c.Context(), all)
 		},
 	}
 	l.flags(c)
 	c.Flags().StringVarP(&l.namespace, "namespace", "n", "", "only proxies of this namespace")
-	c.Flags().StringVarP(&output, "output", "o", "", "json or yaml")
+	c.Flags().StringVarP(&output, "output", "o", "short", "short (the table), json or yaml")
+	l.completeNamespace(c)
+	completeFlag(c, "output", words("short", "json", "yaml"))
+	c.ValidArgsFunction = cobra.CompletionFunc(l.somePods(speaksXDS))
 	return c
 }
 
-// statusTable has a row for each proxy and a column for each type; reasons are those of refusals.
-func statusTable(all []xdsClient) (rows [][]string, reasons []string) {
+// speaksXDS tells whether a pod is a proxy that the control plane configures.
+func speaksXDS(p *corev1.Pod) bool {
+	return p.Labels["app"] == "ztunnel" && p.Namespace == systemNamespace || p.Labels["istio"] == "ingressgateway" || p.Labels[mesh.LabelGatewayManaged] != ""
+}
+
+// proxies asks every pod of the control plane who is connected to it.
+func (l *look) proxies(ctx context.Context) ([]xdsClient, error) {
+	pods, err := l.podsOf(ctx, istiodPods, "no control plane runs in namespace "+systemNamespace+": see `ambit local get pods -A`")
+	if err != nil {
+		return nil, err
+	}
+	var all []xdsClient
+	for _, p := range pods {
+		b, err := l.mesh().Pod(ctx, http.MethodGet, p.Namespace, p.Name, debugPort, "/debug/syncz")
+		if err != nil {
+			return nil, fmt.Errorf("ask %s for its proxies: %w", p.Name, err)
+		}
+		version, err := l.mesh().Pod(ctx, http.MethodGet, p.Namespace, p.Name, debugPort, "/version")
+		if err != nil {
+			return nil, fmt.Errorf("ask %s for its version: %w", p.Name, err)
+		}
+		var some []xdsClient
+		if err := json.Unmarshal(b, &some); err != nil {
+			return nil, fmt.Errorf("answer of %s: %w", p.Name, err)
+		}
+		for i := range some {
+			some[i].Istiod, some[i].Version = p.Name, strings.TrimSpace(string(version))
+		}
+		all = append(all, some...)
+	}
 	slices.SortFunc(all, func(a, b xdsClient) int {
 		return cmp.Or(cmp.Compare(a.Caller.Namespace, b.Caller.Namespace), cmp.Compare(a.name(), b.name()))
 	})
+	return all, nil
+}
+
+func (l *look) tellProxies(ctx context.Context, all []xdsClient) error {
+	rows, troubles := statusTable(all, time.Now())
+	if err := table.Align(l.env.Out, rows); err != nil {
+		return err
+	}
+	away, err := l.unconnected(ctx, all)
+	if err != nil {
+		return err
+	}
+	if troubles = append(troubles, away...); len(troubles) > 0 {
+		fmt.Fprintln(l.env.Out)
+	}
+	p := newPaint(l.env.Out)
+	for _, t := range troubles {
+		fmt.Fprintln(l.env.Out, p.warn(t))
+	}
+	return nil
+}
+
+// unconnected are the proxies that run and that no control plane knows.
+func (l *look) unconnected(ctx context.Context, all []xdsClient) ([]string, error) {
+	objects, err := l.mesh().List(ctx, kindNamed("pods"), l.namespace, "")
+	if err != nil {
+		return nil, err
+	}
+	var away []string
+	for _, o := range objects {
+		p, ok := o.(*corev1.Pod)
+		if !ok || !speaksXDS(p) || p.Status.Phase != corev1.PodRunning || p.DeletionTimestamp != nil ||
+			slices.ContainsFunc(all, func(x xdsClient) bool { return x.Caller.Pod == p.Name && x.Caller.Namespace == p.Namespace }) {
+			continue
+		}
+		away = append(away, fmt.Sprintf("%s.%s on %s is not connected: it works with what it had. See `ambit local logs -n %s %s --tail 20`.", p.Name, p.Namespace, p.Spec.NodeName, p.Namespace, p.Name))
+	}
+	slices.Sort(away)
+	return away, nil
+}
+
+// tellProxy shows one proxy, a type a line.
+func (l *look) tellProxy(x xdsClient) error {
+	now := time.Now()
+	fmt.Fprintf(l.env.Out, "%s on %s, connected to %s (%s) for %s\n\n", x.name(), x.Caller.Node, x.Istiod, x.Version, table.Age(x.Connected, now))
+	rows := [][]string{{"TYPE", "STATUS", "SENT", "ANSWERED"}}
+	var troubles []string
+	for _, url := range slices.Sorted(maps.Keys(x.Types)) {
+		p := x.Types[url]
+		row := []string{short(url), p.word()}
+		for _, at := range []time.Time{p.SentAt, p.AnsweredAt} {
+			if at.IsZero() {
+				row = append(row, "never")
+			} else {
+				row = append(row, table.Age(at, now)+" ago")
+			}
+		}
+		rows = append(rows, row)
+		if t := p.trouble(x.name(), short(url), now); t != "" {
+			troubles = append(troubles, t)
+		}
+	}
+	if err := table.Align(l.env.Out, rows); err != nil {
+		return err
+	}
+	if len(troubles) > 0 {
+		fmt.Fprintf(l.env.Out, "\n%s\n", strings.Join(troubles, "\n"))
+	}
+	return nil
+}
+
+// statusTable has a row for each proxy and a column for each type; troubles are what they have not taken in.
+func statusTable(all []xdsClient, now time.Time) (rows [][]string, troubles []string) {
 	types := map[string]bool{}
 	for _, x := range all {
 		for url := range x.Types {
@@ -130,7 +244,7 @@ func statusTable(all []xdsClient) (rows [][]string, reasons []string) {
 	urls := slices.Sorted(maps.Keys(types))
 	head := []string{"NAME", "CLUSTER", "NODE"}
 	for _, url := range urls {
-		head = append(head, strings.ToUpper(url[strings.LastIndexByte(url, '.')+1:]))
+		head = append(head, strings.ToUpper(short(url)))
 	}
 	rows = append(rows, append(head, "ISTIOD", "VERSION"))
 	for _, x := range all {
@@ -142,11 +256,11 @@ func statusTable(all []xdsClient) (rows [][]string, reasons []string) {
 				continue
 			}
 			row = append(row, p.word())
-			if p.Nack != "" {
-				reasons = append(reasons, fmt.Sprintf("%s refused %s: %s", x.name(), url, p.Nack))
+			if t := p.trouble(x.name(), short(url), now); t != "" {
+				troubles = append(troubles, t)
 			}
 		}
 		rows = append(rows, append(row, x.Istiod, x.Version))
 	}
-	return rows, reasons
+	return rows, troubles
 }

@@ -80,6 +80,18 @@ func newZtunnelConfig(env Env) *cobra.Command {
 		c.AddCommand(sub)
 	}
 	c.AddCommand(newZtunnelAll(l, &f), newZtunnelLog(l, &f))
+	completeFlag(c, "node", l.objects("nodes"))
+	for _, sub := range c.Commands() {
+		sub.ValidArgsFunction = cobra.CompletionFunc(l.somePods(func(*corev1.Pod) bool { return true }))
+		for flag, words := range map[string]completer{
+			"output": words("short", "json", "yaml"), "direction": words("inbound", "outbound"), "workload-node": l.objects("nodes"),
+			"workload-namespace": l.objects("namespaces"), "service-namespace": l.objects("namespaces"), "policy-namespace": l.objects("namespaces"),
+		} {
+			if sub.Flags().Lookup(flag) != nil {
+				completeFlag(sub, flag, words)
+			}
+		}
+	}
 	return c
 }
 

@@ -3,6 +3,7 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -75,15 +76,6 @@ func newZtunnelLog(l *look, f *zcFlags) *cobra.Command {
 	}
 	c.Flags().StringVar(&level, "level", "", "a level (trace, debug, info, warn, error, off) or a filter such as info,access=debug")
 	c.Flags().BoolVarP(&reset, "reset", "r", false, "go back to the filter that it started with")
-	if err := c.RegisterFlagCompletionFunc("level", func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
-		var all []cobra.Completion
-		for w := range logLevels() {
-			all = append(all, w)
-		}
-		slices.Sort(all)
-		return all, cobra.ShellCompDirectiveNoFileComp
-	}); err != nil {
-		panic(err) // there is such a flag
-	}
+	completeFlag(c, "level", words(slices.Sorted(maps.Keys(logLevels()))...))
 	return c
 }

@@ -1,6 +1,9 @@
 package delta
 
-import "strconv"
+import (
+	"slices"
+	"strconv"
+)
 
 // Status tells how far a subscriber is.
 type Status struct {
@@ -12,11 +15,30 @@ type Status struct {
 	Outstanding bool
 	// Held is how many resources it has.
 	Held int
+	// Behind names some of those that it was sent last and has not taken in: it refused them, or has not answered yet.
+	Behind []string
 }
+
+// mostBehind bounds how many are named.
+const mostBehind = 8
 
 // Status reports how far the subscriber is.
 func (s *Server) Status() Status {
-	return Status{Sent: nonce(s.nonce), Acked: nonce(s.acked), Nack: s.nack, Outstanding: s.awaiting, Held: len(s.held)}
+	return Status{Sent: nonce(s.nonce), Acked: nonce(s.acked), Nack: s.nack, Outstanding: s.awaiting, Held: len(s.held), Behind: s.behind()}
+}
+
+func (s *Server) behind() []string {
+	if !s.awaiting && s.refused == 0 {
+		return nil
+	}
+	var names []string
+	for name := range s.held {
+		if _, accepted := s.Holding(name); !accepted {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names[:min(len(names), mostBehind)]
 }
 
 func nonce(n uint64) string {

@@ -231,7 +231,12 @@ func TestProgressIsReported(t *testing.T) {
 		second := c.hear("policy 2 deny@2")
 		c.say(&delta.Request{TypeUrl: "policy", ResponseNonce: second.GetNonce(), ErrorDetail: &discovery.Status{Message: "deny is not understood"}})
 		holders(Holder[string]{Caller: "a", Node: node, Version: "2", Latest: true, Nack: "deny is not understood"})
-		if r := <-p.reports; r.Types["policy"].Nack == "" || r.Types["policy"].Acked != "1" {
+		if r := <-p.reports; r.Types["policy"].Nack == "" || r.Types["policy"].Acked != "1" || !slices.Equal(r.Types["policy"].Behind, []string{"deny"}) {
+			t.Errorf("report %+v", r)
+		}
+		p.policies.Put(thing("deny", "3"))
+		c.ack(c.hear("policy 3 deny@3"))
+		if r := <-p.reports; r.Types["policy"].Nack != "" || len(r.Types["policy"].Behind) > 0 {
 			t.Errorf("report %+v", r)
 		}
 		c.end()
