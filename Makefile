@@ -8,7 +8,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 TOOL    := $(GO) tool -modfile=tools.mod
 
 .DEFAULT_GOAL := help
-.PHONY: help build test check demo bench fuzz deps gen clean
+.PHONY: help build test check demo race bench fuzz deps gen clean
 
 help: ## print this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,10 @@ test: build ## run every test
 
 check: test ## everything that must hold: tests, formatting, linters, race detector, generated code, vulnerabilities
 	@test/check.sh
+
+race: ## run the tests of every package under the race detector (needs a C compiler)
+	@command -v $(or $(CC),cc) >/dev/null || { echo "the race detector needs a C compiler: install gcc or clang"; exit 1; }
+	$(GO) test -race -timeout 10m $$($(GO) list ./... | grep -v /test/)
 
 bench: ## measure, as ratios in one run
 	$(GO) test -run '^$$' -bench . -benchmem ./hbone/... ./authz/... ./collection/...
