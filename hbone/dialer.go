@@ -25,6 +25,8 @@ type Dialer struct {
 	DialTCP func(context.Context, Hop) (net.Conn, error)
 	// ConnectTimeout bounds DialTCP. Default 10s.
 	ConnectTimeout time.Duration
+	// Groups are the key exchanges to offer. Default: those of crypto/tls.
+	Groups []tls.CurveID
 	// Streams is how many tunnels share a connection at most. Default 100.
 	Streams int
 	// Grace is how long tunnels may finish after the end of Run's context. Default 20s.
@@ -191,7 +193,9 @@ func (d *Dialer) connect(ctx context.Context, hop Hop) (*carrier, error) {
 	shake, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
 	w := &wire{Conn: conn, pool: &d.bufs}
-	t := tls.Client(w, mtls.Client(hop.Own, d.Source, d.Roots, mtls.OneOf(hop.Expect...)))
+	conf := mtls.Client(hop.Own, d.Source, d.Roots, mtls.OneOf(hop.Expect...))
+	conf.CurvePreferences = d.Groups
+	t := tls.Client(w, conf)
 	peer, err := mtls.Handshake(shake, t)
 	if err != nil {
 		_ = conn.Close() // it never stood

@@ -224,8 +224,8 @@ func dumpEntry(e certs.Entry) DumpCertificates {
 	for _, c := range e.Chain {
 		out.CertChain = append(out.CertChain, dumpCertificate(c))
 	}
-	if e.Root != nil {
-		out.RootCerts = append(out.RootCerts, dumpCertificate(e.Root))
+	for _, c := range e.Roots {
+		out.RootCerts = append(out.RootCerts, dumpCertificate(c))
 	}
 	return out
 }

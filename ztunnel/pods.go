@@ -142,7 +142,8 @@ func (z *Ztunnel) serve(ctx context.Context, r *running, p *servers) {
 func (z *Ztunnel) proxyConfig() proxy.Config {
 	return proxy.Config{
 		State: z.state, Source: z.certs, Roots: z.certs, TrustDomain: z.conf.TrustDomain, Cluster: z.conf.ClusterID,
-		Access: z.conf.Access, TCP: z.conf.Metrics.TCP, Log: z.conf.Log.With(telemetry.Scope("proxy")), Grace: z.conf.Grace, Failed: z.failures.add,
+		Access: z.conf.Access, TCP: z.conf.Metrics.TCP, Log: z.conf.Log.With(telemetry.Scope("proxy")), Grace: z.conf.Grace, Failed: z.failed,
+		Refusals: z.refusals, Unproven: z.unproven, PostQuantum: z.conf.PostQuantum,
 	}
 }
 

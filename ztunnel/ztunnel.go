@@ -11,17 +11,20 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/ambit-mesh/ambit/api/authorization"
 	"github.com/ambit-mesh/ambit/api/discovery"
 	"github.com/ambit-mesh/ambit/api/workload"
+	"github.com/ambit-mesh/ambit/hbone"
 	"github.com/ambit-mesh/ambit/identity/certs"
 	"github.com/ambit-mesh/ambit/lifecycle"
 	"github.com/ambit-mesh/ambit/mesh"
 	"github.com/ambit-mesh/ambit/telemetry"
 	"github.com/ambit-mesh/ambit/xds/client"
 	"github.com/ambit-mesh/ambit/ztunnel/internal/inpod"
+	"github.com/ambit-mesh/ambit/ztunnel/internal/proxy"
 	"github.com/ambit-mesh/ambit/ztunnel/internal/state"
 )
 
@@ -48,6 +51,11 @@ type Config struct {
 	XDS client.Config
 	// CA issues the pods' certificates.
 	CA certs.Authority
+	// RootFile holds roots of TrustDomain besides those that the CA answers, and CRLFile revocation lists; both are read
+	// again when they change. Default: none.
+	RootFile, CRLFile string
+	// PostQuantum refuses key exchanges between proxies that do not resist quantum computers.
+	PostQuantum bool
 	// Grace is how long connections may finish after the end of Run's context. Default 30s.
 	Grace time.Duration
 
@@ -67,6 +75,9 @@ type Ztunnel struct {
 	dns   *telemetry.DNS
 
 	failures failures
+	refusals *proxy.Damper
+	unproven *hbone.Unproven
+	revoked  *prometheus.CounterVec
 
 	mu      sync.Mutex // guards proxies
 	proxies map[string]*running
@@ -89,11 +100,19 @@ func New(c Config) (*Ztunnel, error) {
 	z := &Ztunnel{
 		conf:    c,
 		state:   state.New(state.Config{Network: c.Network, TrustDomain: c.TrustDomain, Preferred: c.PreferredNamespace, Pick: rand.Uint64N}),
-		certs:   certs.New(certs.Config{Authority: c.CA, Log: c.Log.With(telemetry.Scope("certs"))}),
 		proxies: map[string]*running{},
 		dns:     telemetry.NewDNS(),
+
+		refusals: proxy.NewDamper(c.Log.With(telemetry.Scope("proxy"))),
+		unproven: &hbone.Unproven{},
+		revoked: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "istio_crl_policy_rejections_total", Help: "Connections refused or cut because a certificate is revoked.",
+		}, []string{"reporter"}),
 	}
-	if err := c.Metrics.Register(z.dns.Collectors()...); err != nil {
+	z.certs = certs.New(certs.Config{
+		Authority: c.CA, RootFile: c.RootFile, TrustDomain: c.TrustDomain, CRLFile: c.CRLFile, Recheck: z.recheck, Log: c.Log.With(telemetry.Scope("certs")),
+	})
+	if err := c.Metrics.Register(append(z.dns.Collectors(), z.revoked)...); err != nil {
 		return nil, err
 	}
 	node, err := z.node()

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"io"
 	"log/slog"
@@ -49,7 +50,7 @@ func TestMain(m *testing.M) { netnstest.Main(m) }
 type authority struct{ ca *fakeca.CA }
 
 func (a authority) Issue(_ context.Context, id identity.ID) (certs.Issued, error) {
-	return certs.Issued{SVID: a.ca.Issue(id), Root: a.ca.Root()}, nil
+	return certs.Issued{SVID: a.ca.Issue(id), Roots: []*x509.Certificate{a.ca.Root()}}, nil
 }
 
 // plane is a control plane on loopback.

@@ -18,7 +18,7 @@ type config struct {
 	ip                            string
 	trustDomain, clusterID        string
 	xds, ca, serverName           string
-	token, root                   string
+	token, root, meshRoot, crl    string
 	log                           string
 	logJSON                       bool
 	trustedHops                   int
@@ -50,6 +50,8 @@ func parse(args []string, env func(string) string, out io.Writer) (config, error
 	f.StringVar(&c.serverName, "server-name", or(env("CA_SERVER_NAME"), mesh.IstiodHost), "name that both must prove in TLS")
 	f.StringVar(&c.token, "token", or(env("AUTH_TOKEN"), mesh.TokenPath), "file with our service account token")
 	f.StringVar(&c.root, "root", or(env("ROOT_CA_PATH"), mesh.RootCertPath), "file with the roots of control plane and authority")
+	f.StringVar(&c.meshRoot, "mesh-root", or(env("MESH_ROOT_CA"), mesh.RootCertPath), "file with the root certificates of the mesh, besides those that the certificate authority answers")
+	f.StringVar(&c.crl, "crl", env("CRL_PATH"), "file with certificate revocation lists (env CRL_PATH)")
 	f.StringVar(&c.log, "log-level", c.log, "debug, info, warn or error (env LOG_LEVEL)")
 	f.BoolVar(&c.logJSON, "log-json", env("LOG_FORMAT") == "json", "write logs and access log as JSON (env LOG_FORMAT=json)")
 	f.IntVar(&c.trustedHops, "trusted-hops", 0, "how many proxies before this one may write x-forwarded-for")

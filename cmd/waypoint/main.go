@@ -67,9 +67,13 @@ func serve(ctx context.Context, c config, log *slog.Logger, levels *telemetry.Le
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	ready := &lifecycle.Readiness{}
 	tls, token := client.TLSFromFile(c.root, c.serverName), client.TokenFromFile(c.token)
-	keys := certs.New(certs.Config{Authority: &certs.CA{Address: c.ca, TLS: tls, Token: token, ClusterID: c.clusterID}, Log: log})
+	tunnels := &hbone.Dialer{Grace: c.grace}
+	keys := certs.New(certs.Config{
+		Authority: &certs.CA{Address: c.ca, TLS: tls, Token: token, ClusterID: c.clusterID}, Log: log,
+		RootFile: c.meshRoot, TrustDomain: c.trustDomain, CRLFile: c.crl, Recheck: tunnels.Recheck,
+	})
+	tunnels.Source, tunnels.Roots = keys, keys
 	keys.Want(c.id())
-	tunnels := &hbone.Dialer{Source: keys, Roots: keys, Grace: c.grace}
 	g, err := gateway.New(gateway.Config{
 		Workload: gateway.Workload{
 			Name: c.workload(), Namespace: c.namespace, Principal: c.id().String(), App: c.workload(), Version: "latest",

@@ -17,6 +17,8 @@ type config struct {
 	node, pod, namespace, ip         string
 	cluster, network, trustDomain    string
 	prefer, resolv                   string
+	meshRoot, crl                    string
+	postQuantum                      bool
 	dns                              bool
 	xds, ca, serverName, root, token string
 	zds                              string
@@ -53,6 +55,9 @@ func parse(args []string, getenv func(string) string, usage io.Writer) (config, 
 	f.StringVar(&c.ca, "ca", env("CA_ADDRESS", control), "certificate authority, host:port (CA_ADDRESS)")
 	f.StringVar(&c.serverName, "server-name", env("ALT_CA_HOSTNAME", mesh.IstiodHost), "name in the control plane's certificate (ALT_CA_HOSTNAME)")
 	f.StringVar(&c.root, "root", env("XDS_ROOT_CA", mesh.RootCertPath), "file with the control plane's root certificate (XDS_ROOT_CA)")
+	f.StringVar(&c.meshRoot, "mesh-root", env("MESH_ROOT_CA", mesh.RootCertPath), "file with the root certificates of the mesh, besides those that the certificate authority answers (MESH_ROOT_CA)")
+	f.StringVar(&c.crl, "crl", env("CRL_PATH", ""), "file with certificate revocation lists (CRL_PATH)")
+	f.BoolVar(&c.postQuantum, "post-quantum", env("COMPLIANCE_POLICY", "") == "pqc", "between proxies, refuse key exchanges that do not resist quantum computers (COMPLIANCE_POLICY=pqc)")
 	f.StringVar(&c.token, "token", env("AUTH_TOKEN", mesh.TokenPath), "file with this pod's token (AUTH_TOKEN)")
 	f.StringVar(&c.prefer, "prefer-namespace", env("PREFERED_SERVICE_NAMESPACE", ""), "namespace whose services come after those of the client's own (PREFERED_SERVICE_NAMESPACE)")
 	f.StringVar(&c.resolv, "resolv-conf", "/etc/resolv.conf", "file that names the resolvers for what is not in the mesh")
@@ -88,6 +93,9 @@ func parse(args []string, getenv func(string) string, usage io.Writer) (config, 
 		if _, _, err := net.SplitHostPort(addr); err != nil {
 			return config{}, fmt.Errorf("%s address %q: want host:port: %w", name, addr, err)
 		}
+	}
+	if p := getenv("COMPLIANCE_POLICY"); p != "" && p != "pqc" {
+		return config{}, fmt.Errorf("COMPLIANCE_POLICY=%s is not supported, only pqc is", p)
 	}
 	if c.node == "" {
 		return config{}, fmt.Errorf("name of the node is not known: set NODE_NAME or -node")

@@ -23,10 +23,10 @@ import (
 	"github.com/ambit-mesh/ambit/identity/svid"
 )
 
-// Issued is what an authority answers: the SVID, and the root that vouches for it.
+// Issued is what an authority answers: the SVID, and the roots of its mesh, one of which vouches for it.
 type Issued struct {
-	SVID *svid.SVID
-	Root *x509.Certificate
+	SVID  *svid.SVID
+	Roots []*x509.Certificate
 }
 
 // Authority issues SVIDs.

@@ -126,7 +126,7 @@ func TestAsksAsIstioDoes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got.SVID.ID != sleep || len(got.SVID.Chain) != 1 || !got.Root.Equal(root.Root()) {
+	if got.SVID.ID != sleep || len(got.SVID.Chain) != 1 || len(got.Roots) != 1 || !got.Roots[0].Equal(root.Root()) {
 		t.Errorf("issued %+v", got)
 	}
 }

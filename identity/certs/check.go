@@ -10,8 +10,11 @@ import (
 	"github.com/ambit-mesh/ambit/identity/svid"
 )
 
-// maxChain bounds what an authority may answer; peers look at no more than 8.
-const maxChain = 9
+// What an authority may answer: peers look at no more than 8 certificates of a chain.
+const (
+	maxChain  = 8
+	maxAnswer = 16
+)
 
 // parsePEM reads every certificate of a text; other blocks are skipped.
 func parsePEM(text []byte) (certs []*x509.Certificate, err error) {
@@ -31,20 +34,14 @@ func parsePEM(text []byte) (certs []*x509.Certificate, err error) {
 	}
 }
 
-// check refuses a chain that is not exactly what was asked for: our key, our identity, meant for both ends of TLS.
+// check refuses a chain that is not exactly what was asked for: our key, our identity, meant for both ends of TLS. The
+// last text holds the roots, several while one follows another; one of them must vouch for the chain.
 func check(pems []string, id identity.ID, key *ecdsa.PrivateKey) (Issued, error) {
-	var chain []*x509.Certificate
-	for _, text := range pems {
-		certs, err := parsePEM([]byte(text))
-		if err != nil {
-			return Issued{}, fmt.Errorf("issued chain: %w", err)
-		}
-		chain = append(chain, certs...)
+	chain, roots, err := parseAnswer(pems)
+	if err != nil {
+		return Issued{}, fmt.Errorf("issued chain: %w", err)
 	}
-	if len(chain) < 2 || len(chain) > maxChain {
-		return Issued{}, fmt.Errorf("issued chain has %d certificates, want a leaf, its root and not many between", len(chain))
-	}
-	leaf, root := chain[0], chain[len(chain)-1]
+	leaf := chain[0]
 	got, err := svid.Identity(leaf)
 	if err != nil {
 		return Issued{}, fmt.Errorf("issued certificate: %w", err)
@@ -60,13 +57,37 @@ func check(pems []string, id identity.ID, key *ecdsa.PrivateKey) (Issued, error)
 			return Issued{}, fmt.Errorf("issued certificate of %s: %w", id, err)
 		}
 	}
-	roots, inter := x509.NewCertPool(), x509.NewCertPool()
-	roots.AddCert(root)
-	for _, c := range chain[1 : len(chain)-1] {
+	pool, inter := x509.NewCertPool(), x509.NewCertPool()
+	for _, c := range roots {
+		pool.AddCert(c)
+	}
+	for _, c := range chain[1:] {
 		inter.AddCert(c)
 	}
-	if _, err := leaf.Verify(x509.VerifyOptions{Roots: roots, Intermediates: inter, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}); err != nil {
+	if _, err := leaf.Verify(x509.VerifyOptions{Roots: pool, Intermediates: inter, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}); err != nil {
 		return Issued{}, fmt.Errorf("issued certificate of %s: %w", id, err)
 	}
-	return Issued{SVID: &svid.SVID{ID: id, Chain: chain[:len(chain)-1], Key: key}, Root: root}, nil
+	return Issued{SVID: &svid.SVID{ID: id, Chain: chain, Key: key}, Roots: roots}, nil
+}
+
+// parseAnswer parts what an authority answers. One that puts all into one text has one root, the last.
+func parseAnswer(pems []string) (chain, roots []*x509.Certificate, err error) {
+	for i, text := range pems {
+		certs, err := parsePEM([]byte(text))
+		if err != nil {
+			return nil, nil, err
+		}
+		if i > 0 && i == len(pems)-1 {
+			roots = certs
+		} else {
+			chain = append(chain, certs...)
+		}
+	}
+	if n := len(chain); len(pems) == 1 && n > 0 {
+		chain, roots = chain[:n-1], chain[n-1:]
+	}
+	if n := len(chain) + len(roots); len(chain) == 0 || len(roots) == 0 || n > maxAnswer || len(chain) > maxChain {
+		return nil, nil, fmt.Errorf("it has %d certificates, want a leaf, its root and not many between", n)
+	}
+	return chain, roots, nil
 }

@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/ambit-mesh/ambit/identity"
+	"github.com/ambit-mesh/ambit/identity/crl"
 	"github.com/ambit-mesh/ambit/identity/svid"
 )
 
@@ -34,12 +36,19 @@ type Config struct {
 	// until nothing is. Empty means that only what the authority answers is trusted.
 	RootFile, TrustDomain string
 	RootFileEvery         time.Duration
+	// CRLFile holds revocation lists, read again every CRLFileEvery (default 500ms). Empty means that nothing is revoked,
+	// and so does a file that is not there yet.
+	CRLFile      string
+	CRLFileEvery time.Duration
+	// Recheck is given a judge of chains when what is revoked has changed, to have the peers of open connections judged
+	// again. It is called a second and a third time for those whose handshakes were under way. May be nil.
+	Recheck func(judge func(chain []*x509.Certificate) error)
 	// Issued is told of each outcome, for metrics; may be nil.
 	Issued func(id identity.ID, err error)
 	Log    *slog.Logger
 }
 
-// Manager keeps an SVID for each wanted identity. It is a svid.Source and svid.Roots.
+// Manager keeps an SVID for each wanted identity. It is a svid.Source, svid.Roots and svid.Revocations.
 //
 // A certificate is renewed at a third of its life, so an authority that is away costs nothing for two thirds of it
 // (SECURITY F1). While renewal fails the old one serves until it expires; after that it is refused.
@@ -50,6 +59,9 @@ type Manager struct {
 	mu      sync.Mutex // guards below
 	entries map[identity.ID]*entry
 	roots   map[string]*anchors // by trust domain
+
+	revoked atomic.Pointer[crl.List]
+	revised chan struct{} // revoked is another
 }
 
 // entry is one identity's state.
@@ -58,7 +70,7 @@ type entry struct {
 	wants   int
 	urgent  atomic.Int32 // connections that wait for it
 	issued  *svid.SVID
-	root    *x509.Certificate
+	roots   []*x509.Certificate
 	changed chan struct{} // closed and replaced at each change
 	lastErr error
 	ctx     context.Context
@@ -73,7 +85,10 @@ func New(conf Config) *Manager {
 	if conf.RootFileEvery == 0 {
 		conf.RootFileEvery = 10 * time.Second
 	}
-	return &Manager{conf: conf, queue: newQueue(conf.Parallel), entries: map[identity.ID]*entry{}, roots: map[string]*anchors{}}
+	if conf.CRLFileEvery == 0 {
+		conf.CRLFileEvery = 500 * time.Millisecond
+	}
+	return &Manager{conf: conf, queue: newQueue(conf.Parallel), entries: map[identity.ID]*entry{}, roots: map[string]*anchors{}, revised: make(chan struct{}, 1)}
 }
 
 // Want keeps an identity fresh until as many Forgets. The first request runs in the background, behind those that a
@@ -154,11 +169,22 @@ func (e *entry) whyNot() error {
 	return errors.New(state)
 }
 
-// Run serves requests until ctx ends, and returns when all it started is gone.
+// Run serves requests until ctx ends, and returns when all it started is gone. Revocation lists that cannot be read in
+// the beginning are an error: nobody would know what they revoke.
 func (m *Manager) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	if m.conf.RootFile != "" {
-		wg.Go(func() { m.followRootFile(ctx) })
+		wg.Go(func() { m.follow(ctx, m.rootFile()) })
+	}
+	if m.conf.CRLFile != "" {
+		f := m.crlFile()
+		if err := f.read(); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("%s not read: %w", f.what, err)
+		}
+		wg.Go(func() { m.follow(ctx, f) })
+		if m.conf.Recheck != nil {
+			wg.Go(func() { m.recheck(ctx) })
+		}
 	}
 	m.queue.run(ctx)
 	wg.Wait()
@@ -224,8 +250,8 @@ func (m *Manager) store(e *entry, i Issued, err error) {
 	if err != nil {
 		return
 	}
-	e.issued, e.root = i.SVID, i.Root
-	m.addRootLocked(e.id.TrustDomain, i.Root)
+	e.issued, e.roots = i.SVID, i.Roots
+	m.answeredLocked(e.id.TrustDomain, i.Roots)
 	m.pruneLocked()
 	close(e.changed)
 	e.changed = make(chan struct{})

@@ -110,7 +110,7 @@ func (a *authority) Issue(ctx context.Context, id identity.ID) (Issued, error) {
 		URIs: []*url.URL{uri}, KeyUsage: x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}, a.root, key, a.key)
-	return Issued{&svid.SVID{ID: id, Chain: []*x509.Certificate{leaf}, Key: key}, a.root}, nil
+	return Issued{&svid.SVID{ID: id, Chain: []*x509.Certificate{leaf}, Key: key}, []*x509.Certificate{a.root}}, nil
 }
 
 func (a *authority) count() int {

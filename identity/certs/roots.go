@@ -1,13 +1,9 @@
 package certs
 
 import (
-	"bytes"
-	"context"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -20,7 +16,7 @@ import (
 type anchors struct {
 	certs  map[string]*x509.Certificate // by raw bytes
 	added  map[string]bool              // by AddRoots
-	latest string                       // of the last answer
+	latest map[string]bool              // of the last answer
 	pool   *x509.CertPool
 }
 
@@ -40,41 +36,6 @@ func (m *Manager) Roots(trustDomain string) (*x509.CertPool, error) {
 		return nil, fmt.Errorf("no roots of trust domain %s are known yet", trustDomain)
 	}
 	return a.pool, nil
-}
-
-// followRootFile adds the roots of the file as they are now, again and again. While it cannot be read, those that were
-// read last stay.
-func (m *Manager) followRootFile(ctx context.Context) {
-	tick := time.NewTicker(m.conf.RootFileEvery)
-	defer tick.Stop()
-	var last []byte
-	var lastErr string
-	for {
-		text, err := os.ReadFile(m.conf.RootFile)
-		if err == nil && !bytes.Equal(text, last) {
-			var roots []*x509.Certificate
-			if roots, err = parsePEM(text); err == nil && len(roots) == 0 {
-				err = errors.New("no certificate in it")
-			}
-			if err == nil {
-				last = text
-				m.AddRoots(m.conf.TrustDomain, roots...)
-				m.conf.Log.Info("root certificates read", "file", m.conf.RootFile, "count", len(roots))
-			}
-		}
-		switch {
-		case err == nil:
-			lastErr = ""
-		case err.Error() != lastErr:
-			lastErr = err.Error()
-			m.conf.Log.Warn("root certificates not read, the last ones stay", "file", m.conf.RootFile, "error", err)
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-	}
 }
 
 // AddRoots trusts further roots for a trust domain, such as those of a root file, in place of those added before.
@@ -100,13 +61,15 @@ func (m *Manager) anchorsLocked(td string) *anchors {
 	return a
 }
 
-func (m *Manager) addRootLocked(td string, c *x509.Certificate) {
+// answeredLocked takes in the roots of an answer.
+func (m *Manager) answeredLocked(td string, roots []*x509.Certificate) {
 	a := m.anchorsLocked(td)
-	a.latest = string(c.Raw)
-	if _, ok := a.certs[string(c.Raw)]; !ok {
+	a.latest = map[string]bool{}
+	for _, c := range roots {
+		a.latest[string(c.Raw)] = true
 		a.certs[string(c.Raw)] = c
-		a.rebuild()
 	}
+	a.rebuild()
 }
 
 // pruneLocked drops roots that no certificate of ours hangs on and nobody added. That of the last answer stays: a proxy
@@ -114,14 +77,14 @@ func (m *Manager) addRootLocked(td string, c *x509.Certificate) {
 func (m *Manager) pruneLocked() {
 	used := map[string]bool{}
 	for _, e := range m.entries {
-		if e.root != nil {
-			used[string(e.root.Raw)] = true
+		for _, c := range e.roots {
+			used[string(c.Raw)] = true
 		}
 	}
 	for _, a := range m.roots {
 		before := len(a.certs)
 		for raw := range a.certs {
-			if !used[raw] && !a.added[raw] && raw != a.latest {
+			if !used[raw] && !a.added[raw] && !a.latest[raw] {
 				delete(a.certs, raw)
 			}
 		}
@@ -148,7 +111,7 @@ type Entry struct {
 	// Error is the last failure, if the last request failed.
 	Error string
 	Chain []*x509.Certificate
-	Root  *x509.Certificate
+	Roots []*x509.Certificate
 }
 
 // Entries lists every wanted identity, sorted.
@@ -157,7 +120,7 @@ func (m *Manager) Entries() []Entry {
 	defer m.mu.Unlock()
 	all := make([]Entry, 0, len(m.entries))
 	for _, e := range slices.Collect(maps.Values(m.entries)) {
-		x := Entry{ID: e.id, State: Initializing, Root: e.root}
+		x := Entry{ID: e.id, State: Initializing, Roots: e.roots}
 		if e.lastErr != nil {
 			x.Error, x.State = e.lastErr.Error(), Unavailable
 		}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/ambit-mesh/ambit/identity"
+	"github.com/ambit-mesh/ambit/identity/crl"
 	"github.com/ambit-mesh/ambit/identity/svid"
 )
 
@@ -117,7 +118,8 @@ func verify(roots svid.Roots, use x509.ExtKeyUsage, allow Authorize) func(tls.Co
 	}
 }
 
-// Verify checks a chain, leaf first, against the roots of a trust domain. The zero time means now.
+// Verify checks a chain, leaf first, against the roots of a trust domain, and against what they know of revocations.
+// The zero time means now.
 func Verify(chain []*x509.Certificate, trustDomain string, roots svid.Roots, use x509.ExtKeyUsage, now time.Time) error {
 	pool, err := roots.Roots(trustDomain)
 	if err != nil {
@@ -130,11 +132,50 @@ func Verify(chain []*x509.Certificate, trustDomain string, roots svid.Roots, use
 	for _, c := range chain[1:] {
 		inter.AddCert(c)
 	}
-	_, err = chain[0].Verify(x509.VerifyOptions{
+	chains, err := chain[0].Verify(x509.VerifyOptions{
 		Roots: pool, Intermediates: inter, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{use},
 	})
+	if err != nil {
+		return err
+	}
+	r, ok := roots.(svid.Revocations)
+	if !ok {
+		return nil
+	}
+	for _, c := range chains { // one way to a root on which nothing is revoked is enough
+		if err = r.Revoked(c); err == nil {
+			return nil
+		}
+	}
 	return err
 }
+
+// Recheck judges the chain of a connection that is open: has it been revoked since? A certificate that has ended
+// meanwhile, or whose root is no longer trusted, was good when the connection began.
+func Recheck(chain []*x509.Certificate, roots svid.Roots) error {
+	if len(chain) == 0 {
+		return errors.New("peer showed no certificate")
+	}
+	peer, err := svid.Identity(chain[0])
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	for _, c := range chain {
+		if now.After(c.NotAfter) {
+			now = c.NotAfter
+		}
+	}
+	err = Verify(chain, peer.TrustDomain, roots, x509.ExtKeyUsageAny, now)
+	if _, revoked := errors.AsType[*crl.RevokedError](err); revoked {
+		return err
+	}
+	return nil
+}
+
+// PostQuantum are the key exchanges that resist quantum computers, for configurations that shall use no other. The
+// default prefers them, and also speaks with peers that have none.
+func PostQuantum() []tls.CurveID { return []tls.CurveID{tls.X25519MLKEM768} }
 
 // Handshake runs a handshake and returns the identity that the peer proved.
 func Handshake(ctx context.Context, c *tls.Conn) (identity.ID, error) {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/ambit-mesh/ambit/authz"
 	"github.com/ambit-mesh/ambit/hbone"
+	"github.com/ambit-mesh/ambit/identity/crl"
 	"github.com/ambit-mesh/ambit/mesh"
 	"github.com/ambit-mesh/ambit/telemetry"
 )
@@ -51,6 +52,19 @@ type lateDenial struct {
 
 func errConnect(err error) error { return &failure{telemetry.ConnectFailed, "connection failed", err} }
 
+// errRevoked is the end of an open connection whose peer's certificate was revoked.
+func errRevoked(err error) error {
+	return &failure{telemetry.CertRevoked, "connection closed: peer certificate revoked by CRL", err}
+}
+
+// tlsError is a handshake that failed.
+func tlsError(err error) error {
+	if _, ok := errors.AsType[*crl.RevokedError](err); ok {
+		return &failure{telemetry.CertRevoked, "tls error", err}
+	}
+	return &failure{telemetry.TLSFailed, "tls error", err}
+}
+
 // outboundError says what kept a tunnel from opening.
 func outboundError(err error) error {
 	if f, ok := errors.AsType[*failure](err); ok {
@@ -63,7 +77,7 @@ func outboundError(err error) error {
 		return errConnect(err)
 	}
 	if _, ok := errors.AsType[*hbone.TLSError](err); ok {
-		return &failure{telemetry.TLSFailed, "tls error", err}
+		return tlsError(err)
 	}
 	if _, ok := errors.AsType[*hbone.HandshakeError](err); ok {
 		return &failure{telemetry.HandshakeFailed, "h2 failed", err}
@@ -89,6 +103,9 @@ func flagOf(err error) telemetry.Flag {
 	}
 	if f, ok := errors.AsType[*lateDenial](err); ok {
 		return f.flag
+	}
+	if _, ok := errors.AsType[*crl.RevokedError](err); ok {
+		return telemetry.CertRevoked
 	}
 	return telemetry.NoFlag
 }

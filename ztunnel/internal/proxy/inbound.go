@@ -89,6 +89,9 @@ func (p *Proxy) admit(ctx context.Context, r *report, asked authz.Conn) error {
 		return err
 	}
 	for _, d := range v.DryRun {
+		if !p.Refusals.pass() {
+			break
+		}
 		p.Log.Info("dry-run policy", "policy", d.Policy, "allow", d.Allow, "why", d.Why, "src", asked.From, "peer", asked.Peer.String(), "dst", asked.To)
 	}
 	if !v.Allow {

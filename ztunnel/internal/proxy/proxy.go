@@ -4,6 +4,7 @@ package proxy
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -37,7 +38,13 @@ type Config struct {
 	// Failed is told of each connection that went wrong, after its record is written. Nil tells nobody.
 	Failed func(telemetry.Record)
 	TCP    *telemetry.TCP
-	Log    *slog.Logger
+	// Refusals bounds the log lines of connections that are refused. Default: one of the proxy's own.
+	Refusals *Damper
+	// Unproven bounds the connections whose peers have not proved who they are. Default: one of the proxy's own.
+	Unproven *hbone.Unproven
+	// PostQuantum refuses key exchanges that do not resist quantum computers.
+	PostQuantum bool
+	Log         *slog.Logger
 	// Grace is how long connections may finish after the end of Run's context. Default 30s.
 	Grace time.Duration
 	// Wait is how long a connection waits for what is not there yet: the pod's certificate, its workload, a policy
@@ -57,6 +64,7 @@ type Proxy struct {
 	pod       Pod
 	id        identity.ID
 	dialer    *hbone.Dialer
+	server    *hbone.Server
 	open      *connections
 	outbound  *port
 	plaintext *port
@@ -84,7 +92,16 @@ func Open(c Config, pod Pod) (*Proxy, error) {
 		id: identity.ID{TrustDomain: c.TrustDomain, Namespace: pod.Namespace, ServiceAccount: pod.ServiceAccount},
 	}
 	p.Log = c.Log.With("pod", pod.Namespace+"/"+pod.Name)
+	if p.Refusals == nil {
+		p.Refusals = NewDamper(p.Log)
+	}
+	p.server = &hbone.Server{
+		TLS: p.serverTLS(), Handler: p.serveTunnel, Grace: c.Grace + lastWord, Unproven: c.Unproven, Refused: p.unproven, Log: p.Log,
+	}
 	p.dialer = &hbone.Dialer{Source: c.Source, Roots: c.Roots, DialTCP: p.dialHop, ConnectTimeout: connectTimeout, Grace: lastWord}
+	if c.PostQuantum {
+		p.dialer.Groups = mtls.PostQuantum()
+	}
 	for _, l := range []struct {
 		port uint16
 		into **port
@@ -126,8 +143,7 @@ func (p *Proxy) Run(ctx context.Context) error {
 	g.Go("inbound", func(ctx context.Context) error { return p.accept(ctx, life, p.plaintext, p.servePlaintext) })
 	g.Go("tunnels out", func(context.Context) error { return p.dialer.Run(life) }) // also for those accepted last
 	g.Go("tunnels in", func(ctx context.Context) error {
-		s := hbone.Server{TLS: p.serverTLS(), Handler: p.serveTunnel, Grace: p.Grace + lastWord, Log: p.Log}
-		return s.Serve(ctx, outsiders{p.tunnels})
+		return p.server.Serve(ctx, outsiders{p.tunnels})
 	})
 	g.Go("drain", func(failed context.Context) error {
 		select {
@@ -213,7 +229,24 @@ func (p *Proxy) reset(c *net.TCPConn) {
 }
 
 func (p *Proxy) serverTLS() *tls.Config {
-	return mtls.Server(func(*tls.ClientHelloInfo) (identity.ID, error) { return p.id, nil }, p.Source, p.Roots, mtls.InTrustDomain(p.TrustDomain))
+	c := mtls.Server(func(*tls.ClientHelloInfo) (identity.ID, error) { return p.id, nil }, p.Source, p.Roots, mtls.InTrustDomain(p.TrustDomain))
+	if p.PostQuantum {
+		c.CurvePreferences = mtls.PostQuantum()
+	}
+	return c
+}
+
+// unproven writes down a connection to the tunnel port whose peer did not prove who it is.
+func (p *Proxy) unproven(c net.Conn, err error) {
+	r := p.newReport(telemetry.Inbound, hbone.NewTraceparent())
+	r.Early, r.Src.Addr, r.Dst.Addr = true, addrOf(c.RemoteAddr()), addrOf(c.LocalAddr())
+	r.end(0, 0, tlsError(err))
+}
+
+// Recheck cuts the tunnels whose peers' certificates judge refuses.
+func (p *Proxy) Recheck(judge func(chain []*x509.Certificate) error) {
+	p.dialer.Recheck(judge)
+	p.server.Recheck(judge)
 }
 
 // self is the pod as the control plane knows it. It waits for it, and for one that has the address: what is known may

@@ -9,6 +9,7 @@ import (
 	"github.com/ambit-mesh/ambit/authz"
 	"github.com/ambit-mesh/ambit/hbone"
 	"github.com/ambit-mesh/ambit/identity"
+	"github.com/ambit-mesh/ambit/identity/crl"
 	"github.com/ambit-mesh/ambit/telemetry"
 	"github.com/ambit-mesh/ambit/ztunnel/internal/state"
 )
@@ -36,6 +37,9 @@ func (r *report) refused(v authz.Verdict) { r.Policy, r.Why = v.Policy, v.Why }
 func (r *report) end(sent, received int64, err error) {
 	r.Duration = time.Since(r.began)
 	r.Sent, r.Received = uint64(max(sent, 0)), uint64(max(received, 0))
+	if _, revoked := errors.AsType[*crl.RevokedError](err); revoked && r.closed != nil {
+		err = errRevoked(err)
+	}
 	if err != nil {
 		r.Err, r.Flag = err.Error(), flagOf(err)
 		if late, ok := errors.AsType[*lateDenial](err); ok {
@@ -47,7 +51,9 @@ func (r *report) end(sent, received int64, err error) {
 	} else {
 		r.p.TCP.Failed(&r.Record)
 	}
-	r.p.Access.End(&r.Record)
+	if err == nil || r.closed != nil || r.p.Refusals.pass() {
+		r.p.Access.End(&r.Record)
+	}
 	if err != nil && r.p.Failed != nil {
 		r.p.Failed(r.Record)
 	}

@@ -222,6 +222,15 @@ func (p *pod) dial(to netip.AddrPort) *net.TCPConn {
 	return c
 }
 
+// connect dials; nil if nobody takes it.
+func (p *pod) connect(ctx context.Context, to netip.AddrPort) *net.TCPConn {
+	c, err := sock.Dial(ctx, p.ns, netip.AddrPort{}, to, sock.Options{})
+	if err != nil {
+		return nil
+	}
+	return c
+}
+
 // says sends text through a new connection and wants it back.
 func (p *pod) says(to netip.AddrPort, text string) {
 	p.w.t.Helper()
