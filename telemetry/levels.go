@@ -3,6 +3,8 @@ package telemetry
 import (
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"strings"
 	"sync/atomic"
 )
@@ -20,13 +22,11 @@ type Levels struct {
 }
 
 type filter struct {
-	spec     string
 	fallback slog.Level
 	scopes   map[string]slog.Level
 }
 
-// ParseLevels reads a specification such as "info", "debug,access=warn" or "ztunnel::access=off". The part of a scope
-// before its last "::" does not matter.
+// ParseLevels reads a specification such as "info", "debug,access=warn" or "ztunnel::proxy=off".
 func ParseLevels(spec string) (*Levels, error) {
 	l := &Levels{}
 	if err := l.Set(spec); err != nil {
@@ -36,12 +36,17 @@ func ParseLevels(spec string) (*Levels, error) {
 	return l, nil
 }
 
-// Set replaces the specification.
+const maxSpec = 4096
+
+// Set adds a specification to that in force: what it does not name stays as it is.
 func (l *Levels) Set(spec string) error {
-	if len(spec) > 4096 {
-		return fmt.Errorf("log levels of %d bytes: longer than 4096", len(spec))
+	if len(spec) > maxSpec {
+		return fmt.Errorf("log levels of %d bytes: longer than %d", len(spec), maxSpec)
 	}
-	f := &filter{spec: spec, scopes: map[string]slog.Level{}}
+	f := &filter{scopes: map[string]slog.Level{}}
+	if now := l.now.Load(); now != nil {
+		f.fallback, f.scopes = now.fallback, maps.Clone(now.scopes)
+	}
 	for part := range strings.SplitSeq(spec, ",") {
 		part = strings.TrimSpace(part)
 		if part == "" {
@@ -56,44 +61,63 @@ func (l *Levels) Set(spec string) error {
 			return fmt.Errorf("log level %q: want off, error, warn, info, debug or trace, or scope=level", part)
 		}
 		if scoped {
-			f.scopes[short(scope)] = level
+			f.scopes[within(scope)] = level
 		} else {
 			f.fallback = level
 		}
 	}
+	if len(f.scopes) > maxScopes {
+		return fmt.Errorf("log levels of %d scopes: more than %d", len(f.scopes), maxScopes)
+	}
 	l.now.Store(f)
 	return nil
 }
+
+const maxScopes = 256
 
 // Reset returns to the first specification.
 func (l *Levels) Reset() { l.now.Store(l.first.Load()) }
 
 // String is the specification in force.
 func (l *Levels) String() string {
-	if f := l.now.Load(); f != nil && f.spec != "" {
-		return f.spec
+	f := l.now.Load()
+	if f == nil {
+		return "info"
 	}
-	return "info"
+	parts := []string{levelName(f.fallback)}
+	for _, scope := range slices.Sorted(maps.Keys(f.scopes)) {
+		parts = append(parts, scope+"="+levelName(f.scopes[scope]))
+	}
+	return strings.Join(parts, ",")
 }
 
-// Enabled reports whether a scope logs a level.
+// Enabled reports whether a scope logs a level. What is said of a scope holds for those within it, which are longer by
+// "::" and a name; the longest counts. A name alone also means the scope that ends with it.
 func (l *Levels) Enabled(scope string, level slog.Level) bool {
 	f := l.now.Load()
 	if f == nil {
 		return level >= slog.LevelInfo
 	}
-	if at, ok := f.scopes[short(scope)]; ok {
-		return level >= at
+	if len(f.scopes) == 0 {
+		return level >= f.fallback
+	}
+	scope = within(scope)
+	for part := scope; part != ""; {
+		if at, ok := f.scopes[part]; ok {
+			return level >= at
+		}
+		part = part[:max(0, strings.LastIndex(part, "::"))]
+	}
+	if i := strings.LastIndex(scope, "::"); i >= 0 {
+		if at, ok := f.scopes[scope[i+2:]]; ok {
+			return level >= at
+		}
 	}
 	return level >= f.fallback
 }
 
-func short(scope string) string {
-	if i := strings.LastIndex(scope, "::"); i >= 0 {
-		return scope[i+2:]
-	}
-	return scope
-}
+// within is a scope as it is called inside the program, whose own name comes before it elsewhere.
+func within(scope string) string { return strings.TrimPrefix(scope, "ztunnel::") }
 
 func levelOf(name string) (slog.Level, bool) {
 	switch strings.ToLower(name) {
@@ -115,6 +139,8 @@ func levelOf(name string) (slog.Level, bool) {
 
 func levelName(l slog.Level) string {
 	switch {
+	case l >= Off:
+		return "off"
 	case l >= slog.LevelError:
 		return "error"
 	case l >= slog.LevelWarn:

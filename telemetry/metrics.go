@@ -2,19 +2,24 @@ package telemetry
 
 import (
 	"fmt"
-	"net/http"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
 // Metrics is a registry of its own, with the families that every daemon has.
 type Metrics struct {
 	registry *prometheus.Registry
 	TCP      *TCP
+	CRL      CRL
 	XDS      XDS
 	Proxies  Proxies
+}
+
+// CRL counts what revocation lists did to connections, by reporter: "source" or "destination".
+type CRL struct {
+	Rejections *prometheus.CounterVec // connections that a revoked certificate ended
+	Untracked  *prometheus.CounterVec // connections that could not be followed
 }
 
 // XDS counts what came from the control plane.
@@ -35,21 +40,25 @@ func NewMetrics(component, version string) *Metrics {
 	m := &Metrics{
 		registry: prometheus.NewRegistry(),
 		TCP:      newTCP(maxSeries),
+		CRL: CRL{
+			Rejections: counters("istio_crl_policy_rejections_total", "The total number of connections rejected due to CRL certificate revocation (unstable).", "reporter"),
+			Untracked:  counters("istio_crl_untracked_connections_total", "The total number of connections not tracked for CRL enforcement (unstable).", "reporter"),
+		},
 		XDS: XDS{
-			Terminations: counters("istio_xds_connection_terminations_total", "Streams to the control plane that ended, by reason.", "reason"),
-			Messages:     counters("istio_xds_message_total", "Messages from the control plane, by resource type.", "url"),
-			Bytes:        counters("istio_xds_message_bytes_total", "Bytes from the control plane, by resource type.", "url"),
+			Terminations: counters("istio_xds_connection_terminations_total", "The total number of completed connections to xds server (unstable).", "reason"),
+			Messages:     counters("istio_xds_message_total", "Total number of messages received (unstable).", "url"),
+			Bytes:        counters("istio_xds_message_bytes_total", "Total number of bytes received (unstable).", "url"),
 		},
 		Proxies: Proxies{
-			Active:  prometheus.NewGauge(prometheus.GaugeOpts{Name: "istio_active_proxy_count", Help: "Pods whose proxy is running."}),
-			Pending: prometheus.NewGauge(prometheus.GaugeOpts{Name: "istio_pending_proxy_count", Help: "Pods whose proxy could not be started yet."}),
-			Started: prometheus.NewCounter(prometheus.CounterOpts{Name: "istio_proxies_started_total", Help: "Proxies of pods that were started."}),
-			Stopped: prometheus.NewCounter(prometheus.CounterOpts{Name: "istio_proxies_stopped_total", Help: "Proxies of pods that were stopped."}),
+			Active:  prometheus.NewGauge(prometheus.GaugeOpts{Name: "istio_active_proxy_count", Help: "The total number current workloads with active proxies (unstable)."}),
+			Pending: prometheus.NewGauge(prometheus.GaugeOpts{Name: "istio_pending_proxy_count", Help: "The total number current workloads with pending proxies (unstable)."}),
+			Started: prometheus.NewCounter(prometheus.CounterOpts{Name: "istio_proxies_started_total", Help: "The total number of proxies that were started (unstable)."}),
+			Stopped: prometheus.NewCounter(prometheus.CounterOpts{Name: "istio_proxies_stopped_total", Help: "The total number of proxies that were stopped (unstable)."}),
 		},
 	}
-	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "istio_build", Help: "The version that runs."}, []string{"component", "tag"})
+	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "istio_build", Help: "Istio component build info."}, []string{"component", "tag"})
 	build.WithLabelValues(component, version).Set(1)
-	m.registry.MustRegister(m.TCP, build, m.XDS.Terminations, m.XDS.Messages, m.XDS.Bytes,
+	m.registry.MustRegister(build, m.CRL.Rejections, m.CRL.Untracked, m.XDS.Terminations, m.XDS.Messages, m.XDS.Bytes,
 		m.Proxies.Active, m.Proxies.Pending, m.Proxies.Started, m.Proxies.Stopped,
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collectors.NewGoCollector())
 	return m
@@ -68,11 +77,3 @@ func (m *Metrics) Register(cs ...prometheus.Collector) error {
 	}
 	return nil
 }
-
-// Handler serves the registry as text or OpenMetrics, whichever the client accepts.
-func (m *Metrics) Handler() http.Handler {
-	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{EnableOpenMetrics: true, MaxRequestsInFlight: 4})
-}
-
-// Gather is the registry for other readers.
-func (m *Metrics) Gather() prometheus.Gatherer { return m.registry }

@@ -1,6 +1,7 @@
 package telemetry
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -34,6 +35,7 @@ type Party struct {
 	CanonicalName, CanonicalRevision string
 	Cluster, Region, Zone            string
 	Identity                         identity.ID // proved by mutual TLS; zero otherwise
+	Account                          identity.ID // that the control plane gives the workload
 }
 
 // Service is the service that a connection was meant for.
@@ -62,23 +64,29 @@ type Record struct {
 	Policy, Why string
 }
 
-// Access writes access records. Its format decides how much is told when a connection begins.
+// Access writes access records. Its format decides how much is told when a connection begins. Equal lines about
+// connections that went wrong are held back after a few in a second, and counted.
 type Access struct {
 	log         *slog.Logger
 	outbound    *slog.Logger
 	inbound     *slog.Logger
 	walkthrough bool
+	failures    *limiter
 }
 
 // NewAccess makes a writer of access records in the format of the given handler.
 func NewAccess(h *Handler) *Access {
 	log := slog.New(h)
-	return &Access{
+	a := &Access{
 		log:         log.With(Scope("access")),
 		outbound:    log.With(Scope("proxy::outbound")),
 		inbound:     log.With(Scope("proxy::inbound")),
 		walkthrough: h.format == Walkthrough,
 	}
+	a.failures = &limiter{write: a.write, lost: func(n uint64) {
+		a.log.Warn("connections failed that are not told one by one", "repeated", n)
+	}}
+	return a
 }
 
 // Begin tells that a connection was opened.
@@ -89,7 +97,7 @@ func (a *Access) Begin(r *Record) {
 		return
 	}
 	if a.log.Enabled(context.Background(), slog.LevelDebug) {
-		a.log.LogAttrs(context.Background(), slog.LevelDebug, "connection opened", r.attrs()...)
+		a.log.LogAttrs(context.Background(), slog.LevelDebug, "connection opened", r.attrs(true)...)
 	}
 }
 
@@ -118,8 +126,17 @@ func (a *Access) span(r *Record) (*slog.Logger, slog.Attr) {
 
 // End writes the one line of a connection that is over.
 func (a *Access) End(r *Record) {
+	if r.Err != "" {
+		a.failures.admit(r)
+		return
+	}
+	a.write(r, 0)
+}
+
+// write writes a record that stands for so many more that were held back.
+func (a *Access) write(r *Record, repeated uint64) {
 	if a.walkthrough {
-		a.endWalkthrough(r)
+		a.endWalkthrough(r, repeated)
 		return
 	}
 	level, message := slog.LevelInfo, "connection complete"
@@ -130,11 +147,18 @@ func (a *Access) End(r *Record) {
 		level = slog.LevelError
 	}
 	if a.log.Enabled(context.Background(), level) {
-		a.log.LogAttrs(context.Background(), level, message, r.attrs()...)
+		a.log.LogAttrs(context.Background(), level, message, withRepeated(r.attrs(false), repeated)...)
 	}
 }
 
-func (a *Access) endWalkthrough(r *Record) {
+func withRepeated(attrs []slog.Attr, n uint64) []slog.Attr {
+	if n == 0 {
+		return attrs
+	}
+	return append(attrs, slog.Uint64("repeated", n))
+}
+
+func (a *Access) endWalkthrough(r *Record, repeated uint64) {
 	log, span := a.span(r)
 	attrs := []slog.Attr{span, slog.Duration("dur", r.Duration)}
 	level, message := slog.LevelInfo, "complete"
@@ -148,11 +172,11 @@ func (a *Access) endWalkthrough(r *Record) {
 	case r.Direction == Inbound && !r.Mutual:
 		message = "connection complete"
 	}
-	log.LogAttrs(context.Background(), level, message, attrs...)
+	log.LogAttrs(context.Background(), level, message, withRepeated(attrs, repeated)...)
 }
 
 // attrs are the keys of an access line, in Istio's order; what is not known is left out.
-func (r *Record) attrs() []slog.Attr {
+func (r *Record) attrs(open bool) []slog.Attr {
 	out := make([]slog.Attr, 0, 20)
 	text := func(key, value string) {
 		if value != "" {
@@ -166,7 +190,7 @@ func (r *Record) attrs() []slog.Attr {
 	}
 	addr("src.addr", r.Src.Addr)
 	if !r.Early {
-		text("src.workload", r.Src.Name)
+		text("src.workload", cmp.Or(r.Src.Name, r.Src.CanonicalName))
 		text("src.namespace", r.Src.Namespace)
 		text("src.identity", r.Src.Identity.String())
 		text("src.cluster", r.Src.Cluster)
@@ -179,12 +203,15 @@ func (r *Record) attrs() []slog.Attr {
 	}
 	if !r.Early {
 		text("dst.service", r.Service.Host)
-		text("dst.workload", r.Dst.Name)
+		text("dst.workload", cmp.Or(r.Dst.Name, r.Dst.CanonicalName))
 		text("dst.namespace", r.Dst.Namespace)
 		text("dst.identity", r.Dst.Identity.String())
 		text("dst.cluster", r.Dst.Cluster)
 	}
 	text("direction", r.Direction.String())
+	if open {
+		return out
+	}
 	if !r.Early {
 		sent, received := r.Sent, r.Received
 		if r.Direction == Inbound {

@@ -3,9 +3,11 @@ package telemetry
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"net/netip"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -20,7 +22,7 @@ func example(d Direction) *Record {
 			Addr: netip.MustParseAddrPort("10.244.1.4:40000"), Name: "notsleep-1", Namespace: "default", Workload: "notsleep", Cluster: "Kubernetes",
 			Identity: identity.ID{TrustDomain: "cluster.local", Namespace: "default", ServiceAccount: "notsleep"},
 		},
-		Dst:     Party{Addr: netip.MustParseAddrPort("10.244.2.7:9080"), Name: "productpage-1", Namespace: "default", Workload: "productpage"},
+		Dst:     Party{Addr: netip.MustParseAddrPort("10.244.2.7:9080"), Name: "productpage-1", Namespace: "default", Workload: "productpage", Account: identity.ID{TrustDomain: "cluster.local", Namespace: "default", ServiceAccount: "productpage"}},
 		Hop:     netip.MustParseAddrPort("10.244.2.7:15008"),
 		Service: Service{Host: "productpage.default.svc.cluster.local", Name: "productpage", Namespace: "default"},
 		Sent:    83, Received: 1024, Duration: 13*time.Millisecond + 400*time.Microsecond,
@@ -63,13 +65,24 @@ func TestAccessLineInText(t *testing.T) {
 }
 
 func TestAccessLineInJSON(t *testing.T) {
-	got := logged(t, JSON, "info,access=debug", func(h *Handler) { NewAccess(h).Begin(example(Outbound)) })
-	var line map[string]any
-	if err := json.Unmarshal([]byte(got), &line); err != nil {
-		t.Fatalf("%v in %s", err, got)
-	}
-	if line["message"] != "connection opened" || line["scope"] != "access" || line["src.addr"] != "10.244.1.4:40000" || line["bytes_sent"] != 83.0 {
-		t.Errorf("line = %v", line)
+	denied := example(Inbound)
+	denied.Err, denied.Policy, denied.Flag = "connection closed due to policy rejection: explicitly denied by: default/p", "default/p", Denied
+	got := logged(t, JSON, "info,access=debug", func(h *Handler) {
+		a := NewAccess(h)
+		a.Begin(example(Outbound))
+		a.End(example(Outbound))
+		a.End(denied)
+		slog.New(h).With(Scope("xds"), Span("stream", slog.Int("n", 7))).Warn("lost", "after", 1500*time.Millisecond, "ok", false)
+	})
+	got = strings.ReplaceAll(regexp.MustCompile(`"time":"[^"]*"`).ReplaceAllString(got, `"time":"T"`), "\n", "\n")
+	const ends = `"src.addr":"10.244.1.4:40000","src.workload":"notsleep-1","src.namespace":"default","src.identity":"spiffe://cluster.local/ns/default/sa/notsleep","src.cluster":"Kubernetes","dst.addr":"10.244.2.7:15008","dst.hbone_addr":"10.244.2.7:9080","dst.service":"productpage.default.svc.cluster.local","dst.workload":"productpage-1","dst.namespace":"default",`
+	want := `{"level":"debug","time":"T","scope":"access","message":"connection opened",` + ends + `"direction":"outbound"}
+{"level":"info","time":"T","scope":"access","message":"connection complete",` + ends + `"direction":"outbound","bytes_sent":83,"bytes_recv":1024,"duration":"13ms"}
+{"level":"error","time":"T","scope":"access","message":"connection complete",` + ends + `"direction":"inbound","bytes_sent":1024,"bytes_recv":83,"duration":"13ms","error":"connection closed due to policy rejection: explicitly denied by: default/p","policy":"default/p"}
+{"level":"warn","time":"T","scope":"xds","message":"lost","after":"1.5s","ok":false,"stream":{"n":7}}
+`
+	if got != want {
+		t.Errorf("log is\n%s\nwant\n%s", got, want)
 	}
 }
 
@@ -100,47 +113,72 @@ TIME  WARN outbound{` + id + `}: ztunnel::proxy::outbound: failed dur=13.4ms err
 	}
 }
 
-func TestForeignTextCannotForgeALine(t *testing.T) {
+func TestForeignTextCannotForgeALine(t *testing.T) { // XD-18
+	const evil = "x\nTIME\tinfo\taccess\tforged\r\x1b[31m\x00\x7f\u009b31m\u2028\u202eforged %s%n\xff\"\\"
 	for _, format := range []Format{Text, JSON, Walkthrough} {
 		got := logged(t, format, "debug", func(h *Handler) {
 			r := example(Inbound)
-			r.Src.Name, r.Err = "x\nTIME\tinfo\taccess\tforged\u2028\x1b[0m", "y\r\nforged"
+			r.ID, r.Type, r.Src.Name, r.Err, r.Policy, r.Why, r.Service.Host, r.Dst.Workload = evil, evil, evil, evil, evil, evil, evil, evil
+			r.Src.Identity.ServiceAccount, r.Src.Cluster = evil, evil
 			a := NewAccess(h)
 			a.Begin(r)
 			a.End(r)
-			slog.New(h).Info("message\nforged", "key\nforged", "value\nforged")
+			log := slog.New(h).With(Scope(evil), evil, evil).WithGroup(evil)
+			log.Info(evil, Span(evil, slog.String(evil, evil)), slog.Any(evil, errors.New(evil)), slog.Group(evil, evil, evil))
 		})
-		if n := strings.Count(got, "\n"); n != 3 || strings.ContainsAny(got, "\r\x1b") {
-			t.Errorf("format %d: %d lines, want 3:\n%q", format, n, got)
+		lines := strings.SplitAfter(got, "\n")
+		if len(lines) != 4 {
+			t.Errorf("format %d: %d lines, want 3:\n%q", format, len(lines)-1, got)
+		}
+		for _, l := range lines[:len(lines)-1] {
+			if i := strings.IndexFunc(strings.Trim(l, "\n"), func(r rune) bool { return !strconv.IsPrint(r) && (r != '\t' || format != Text) }); i >= 0 {
+				t.Errorf("format %d: at %d of %q", format, i, l)
+			}
+			var m map[string]any
+			if err := json.Unmarshal([]byte(l), &m); format == JSON && err != nil {
+				t.Errorf("%v in %q", err, l)
+			}
+		}
+		if strings.Contains(got, "%!") {
+			t.Errorf("format %d took foreign text for a format:\n%s", format, got)
 		}
 	}
 }
 
 func TestLevels(t *testing.T) {
-	l, err := ParseLevels("warn,ztunnel::access=off,dns=debug")
+	l, err := ParseLevels("warn,ztunnel::access=off,dns=debug,proxy=error,proxy::inbound=trace")
 	if err != nil {
 		t.Fatal(err)
 	}
-	type q struct {
-		scope string
-		level slog.Level
-	}
-	for c, want := range map[q]bool{
-		{"access", slog.LevelError}: false, {"dns", slog.LevelDebug}: true, {"proxy::dns", slog.LevelDebug}: true,
-		{"xds", slog.LevelInfo}: false, {"xds", slog.LevelWarn}: true,
-	} {
-		if got := l.Enabled(c.scope, c.level); got != want {
-			t.Errorf("Enabled(%s, %s) = %v, want %v", c.scope, c.level, got, want)
+	enabled := func(scope string, level slog.Level, want bool) {
+		t.Helper()
+		if got := l.Enabled(scope, level); got != want {
+			t.Errorf("%s: Enabled(%s, %s) = %v, want %v", l, scope, level, got, want)
 		}
 	}
-	if err := l.Set("loud"); err == nil || l.String() != "warn,ztunnel::access=off,dns=debug" {
+	enabled("access", slog.LevelError, false)
+	enabled("dns", slog.LevelDebug, true)
+	enabled("proxy::dns", slog.LevelDebug, false) // the longest scope that holds it
+	enabled("inpod::dns", slog.LevelDebug, true)  // else the name that it ends with
+	enabled("xds", slog.LevelInfo, false)
+	enabled("xds", slog.LevelWarn, true)
+	enabled("proxy::outbound", slog.LevelWarn, false)
+	enabled("proxy::inbound", Trace, true)
+	enabled("ztunnel::proxy::inbound::more", Trace, true)
+	before := l.String()
+	if err := l.Set("debug,xds=loud"); err == nil || l.String() != before || before != "warn,access=off,dns=debug,proxy=error,proxy::inbound=trace" {
 		t.Errorf("a bad level was accepted: %v, %s", err, l)
 	}
-	if err := l.Set("debug"); err != nil || !l.Enabled("xds", slog.LevelDebug) {
-		t.Errorf("Set(debug) has no effect: %v", err)
+	if err := l.Set("xds=debug"); err != nil {
+		t.Fatal(err)
 	}
-	if l.Reset(); l.Enabled("xds", slog.LevelInfo) {
-		t.Error("Reset() has no effect")
+	enabled("xds", slog.LevelDebug, true)
+	enabled("dns", slog.LevelDebug, true) // what is not named stays
+	enabled("certs", slog.LevelInfo, false)
+	l.Reset()
+	enabled("xds", slog.LevelInfo, false)
+	if l.String() != before {
+		t.Errorf("reset to %s, want %s", l, before)
 	}
 }
 

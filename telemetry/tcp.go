@@ -1,171 +1,210 @@
 package telemetry
 
 import (
+	"bufio"
 	"sync"
 	"sync/atomic"
-
-	"github.com/prometheus/client_golang/prometheus"
+	"time"
 )
 
 // maxSeries bounds the label sets that connections can create; above it, new ones count under "unknown" labels.
 // A label set costs about 1 KiB.
 const maxSeries = 4096
 
-// labelNames are those of Istio's TCP metrics, in one order for all.
-func labelNames() []string {
-	return []string{
-		"reporter",
-		"source_workload", "source_canonical_service", "source_canonical_revision", "source_workload_namespace",
-		"source_principal", "source_app", "source_version", "source_cluster",
-		"destination_service", "destination_service_namespace", "destination_service_name",
-		"destination_workload", "destination_canonical_service", "destination_canonical_revision", "destination_workload_namespace",
-		"destination_principal", "destination_app", "destination_version", "destination_cluster",
-		"request_protocol", "response_flags", "connection_security_policy",
-		"source_region", "source_zone", "destination_region", "destination_zone",
-	}
-}
-
-const labelCount = 27
-
-// localities is where the labels begin that are empty, and so absent, when unknown.
-const localities = 23
-
-type labels [labelCount]string
-
-func labelsOf(r *Record) labels {
-	reporter := "source"
-	if r.Direction == Inbound {
-		reporter = "destination"
-	}
-	security := "unknown"
-	if r.Mutual {
-		security = "mutual_tls"
-	}
-	s, d := &r.Src, &r.Dst
-	l := labels{
-		reporter,
-		s.Workload, s.CanonicalName, s.CanonicalRevision, s.Namespace,
-		s.Identity.String(), s.CanonicalName, s.CanonicalRevision, s.Cluster,
-		r.Service.Host, r.Service.Namespace, r.Service.Name,
-		d.Workload, d.CanonicalName, d.CanonicalRevision, d.Namespace,
-		d.Identity.String(), d.CanonicalName, d.CanonicalRevision, d.Cluster,
-		"tcp", r.Flag.String(), security,
-		s.Region, s.Zone, d.Region, d.Zone,
-	}
-	for i := range l[:localities] {
-		if l[i] == "" {
-			l[i] = "unknown"
-		}
-	}
-	return l
-}
-
-// TCP counts connections and their bytes. It is its own collector: a connection costs one map look-up.
+// TCP counts connections and their bytes. A connection costs one look-up at each end of it.
 type TCP struct {
-	descs struct{ opened, closed, received, sent, failed, sockets *prometheus.Desc }
-	max   int
-	open  [2]atomic.Int64 // sockets, by direction
+	max  int
+	open [2]atomic.Int64 // sockets, by direction
 
 	mu     sync.RWMutex // guards below
 	series map[labels]*series
+
+	liveMu sync.Mutex // guards below
+	live   map[*counted]struct{}
 }
 
+// series are the counters of a label set.
 type series struct {
 	opened, closed, failed, sent, received atomic.Uint64
-	live                                   atomic.Int64
+	users                                  atomic.Int64 // connections that will count here
+	touched, scraped                       atomic.Int64 // when it last changed and was last told, in Unix nanoseconds
+	text                                   atomic.Pointer[string]
+}
+
+// Traffic tells the bytes that a connection has carried so far, as the client sees them.
+type Traffic interface {
+	Carried() (sent, received uint64)
+}
+
+// counted is an open connection, and what of its bytes was added to its series.
+type counted struct {
+	traffic        Traffic
+	to             *series
+	sent, received uint64
 }
 
 func newTCP(most int) *TCP {
-	t := &TCP{max: most, series: map[labels]*series{}}
-	desc := func(name, help string) *prometheus.Desc {
-		return prometheus.NewDesc(name, help, labelNames(), nil)
-	}
-	t.descs.opened = desc("istio_tcp_connections_opened_total", "Connections that were opened.")
-	t.descs.closed = desc("istio_tcp_connections_closed_total", "Connections that were closed.")
-	t.descs.received = desc("istio_tcp_received_bytes_total", "Bytes that the reporter's side received.")
-	t.descs.sent = desc("istio_tcp_sent_bytes_total", "Bytes that the reporter's side sent.")
-	t.descs.failed = desc("istio_tcp_connections_failed_total", "Connections that failed before they carried anything.")
-	t.descs.sockets = prometheus.NewDesc("istio_tcp_sockets_open", "Application sockets that are open.", []string{"reporter"}, nil)
-	return t
+	return &TCP{max: most, series: map[labels]*series{}, live: map[*counted]struct{}{}}
 }
 
-// Opened counts a connection that is open now. The returned function counts its end, once, with the bytes of the
-// record as they are then.
-func (t *TCP) Opened(r *Record) (closed func()) {
-	s := t.find(labelsOf(r))
-	s.live.Add(1)
-	s.opened.Add(1)
+// Opened counts a connection that is open now, and its bytes while they flow; traffic may be nil. The returned function
+// counts its end, once, with the record as it is then.
+func (t *TCP) Opened(r *Record, traffic Traffic) (closed func()) {
+	c := &counted{traffic: traffic, to: t.use(labelsOf(r, NoFlag))}
+	c.to.opened.Add(1)
 	t.open[r.Direction].Add(1)
+	if traffic != nil {
+		t.liveMu.Lock()
+		t.live[c] = struct{}{}
+		t.liveMu.Unlock()
+	}
 	return sync.OnceFunc(func() {
-		// Istio's source reporter counts the request direction as received; dashboards rely on it.
-		s.received.Add(r.Sent)
-		s.sent.Add(r.Received)
-		s.closed.Add(1)
-		s.live.Add(-1)
+		t.liveMu.Lock()
+		delete(t.live, c)
+		c.count(r.Sent, r.Received)
+		t.liveMu.Unlock()
+		t.ended(r, c.to)
+		c.to.users.Add(-1)
 		t.open[r.Direction].Add(-1)
 	})
 }
 
-// Failed counts a connection that never opened.
-func (t *TCP) Failed(r *Record) { t.find(labelsOf(r)).failed.Add(1) }
+// count adds what is new of a connection's bytes. Istio's source reporter counts the request direction as received, and
+// the destination's as well; dashboards rely on it.
+func (c *counted) count(sent, received uint64) {
+	c.to.received.Add(max(sent, c.sent) - c.sent)
+	c.to.sent.Add(max(received, c.received) - c.received)
+	c.sent, c.received = max(sent, c.sent), max(received, c.received)
+	c.to.touch()
+}
 
-func (t *TCP) find(l labels) *series {
+// ended counts the end of a connection whose beginning was counted in opened.
+func (t *TCP) ended(r *Record, opened *series) {
+	s := opened
+	flag := r.Flag
+	if flag == "" && r.Err != "" {
+		flag = ConnectFailed
+	}
+	if flag != "" && flag != NoFlag {
+		s = t.use(labelsOf(r, flag))
+		defer s.users.Add(-1)
+		s.failed.Add(1)
+	}
+	s.closed.Add(1)
+	s.touch()
+}
+
+// Failed counts a connection that never carried anything. One that was refused before anything was known of it counts
+// as failed alone.
+func (t *TCP) Failed(r *Record) {
+	if !r.Early {
+		s := t.use(labelsOf(r, NoFlag))
+		s.opened.Add(1)
+		s.touch()
+		t.ended(r, s)
+		s.users.Add(-1)
+		return
+	}
+	flag := r.Flag
+	if flag == "" {
+		flag = ConnectFailed
+	}
+	s := t.use(labelsOf(r, flag))
+	s.failed.Add(1)
+	s.touch()
+	s.users.Add(-1)
+}
+
+func (s *series) touch() { s.touched.Store(time.Now().UnixNano()) }
+
+// use finds a series, which is kept until users is taken back.
+func (t *TCP) use(l labels) *series {
 	t.mu.RLock()
 	s := t.series[l]
+	if s != nil {
+		s.users.Add(1)
+	}
 	t.mu.RUnlock()
 	if s != nil {
 		return s
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if s = t.series[l]; s != nil {
-		return s
+	if s = t.series[l]; s == nil && len(t.series) >= t.max {
+		l = l.coarse()
+		s = t.series[l]
 	}
-	if len(t.series) >= t.max {
-		for i := range l {
-			if i == 0 || i >= 20 && i < localities {
-				continue
-			}
-			l[i] = "unknown"
-			if i >= localities {
-				l[i] = ""
-			}
-		}
-		if s = t.series[l]; s != nil {
-			return s
-		}
+	if s == nil {
+		s = &series{}
+		s.touch()
+		t.series[l] = s
 	}
-	s = &series{}
-	t.series[l] = s
+	s.users.Add(1)
 	return s
 }
 
-// Describe implements prometheus.Collector.
-func (t *TCP) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{t.descs.opened, t.descs.closed, t.descs.received, t.descs.sent, t.descs.failed, t.descs.sockets} {
-		out <- d
+// unscraped is how long the counts of a workload that is gone wait for a scrape.
+const unscraped = 10 * time.Minute
+
+// Release forgets what was counted for workloads that are gone, once it was scraped.
+func (t *TCP) Release(alive func(namespace, workload string) bool) {
+	gone := func(namespace, workload string) bool { return workload != unknown && !alive(namespace, workload) }
+	now := time.Now()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for l, s := range t.series {
+		touched := s.touched.Load()
+		told := s.scraped.Load() > touched || now.Sub(time.Unix(0, touched)) > unscraped
+		if told && s.users.Load() == 0 && (gone(l[labelSourceNS], l[labelSourceWorkload]) || gone(l[labelDestNS], l[labelDestWorkload])) {
+			delete(t.series, l)
+		}
 	}
 }
 
-// Collect implements prometheus.Collector.
-func (t *TCP) Collect(out chan<- prometheus.Metric) {
+// write writes the families as they are at this moment.
+func (t *TCP) write(b *bufio.Writer, open bool) {
+	t.liveMu.Lock()
+	for c := range t.live {
+		c.count(c.traffic.Carried())
+	}
+	t.liveMu.Unlock()
+	now := time.Now().UnixNano()
 	t.mu.RLock()
-	defer t.mu.RUnlock()
+	all := make([]*series, 0, len(t.series))
 	for l, s := range t.series {
-		counter := func(d *prometheus.Desc, v uint64) {
-			out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), l[:]...)
+		s.scraped.Store(now)
+		if s.text.Load() == nil {
+			text := l.text()
+			s.text.Store(&text)
 		}
-		if opened := s.opened.Load(); opened > 0 {
-			counter(t.descs.opened, opened)
-			counter(t.descs.closed, s.closed.Load())
-			counter(t.descs.received, s.received.Load())
-			counter(t.descs.sent, s.sent.Load())
-		}
-		if failed := s.failed.Load(); failed > 0 {
-			counter(t.descs.failed, failed)
-		}
+		all = append(all, s)
 	}
-	for d, name := range []string{"source", "destination"} {
-		out <- prometheus.MustNewConstMetric(t.descs.sockets, prometheus.GaugeValue, float64(t.open[d].Load()), name)
+	t.mu.RUnlock()
+	family := func(name, help string, value func(*series) (n uint64, there bool)) {
+		writeFamily(b, name, "counter", help, open, func(yield func(string, uint64) bool) {
+			for _, s := range all {
+				if n, there := value(s); there && !yield(*s.text.Load(), n) {
+					return
+				}
+			}
+		})
 	}
+	counter := func(of func(*series) *atomic.Uint64) func(*series) (uint64, bool) {
+		return func(s *series) (uint64, bool) { n := of(s).Load(); return n, n > 0 }
+	}
+	bytes := func(of func(*series) *atomic.Uint64) func(*series) (uint64, bool) {
+		return func(s *series) (uint64, bool) { return of(s).Load(), s.opened.Load() > 0 }
+	}
+	family("istio_tcp_connections_opened", "The total number of TCP connections opened.", counter(func(s *series) *atomic.Uint64 { return &s.opened }))
+	family("istio_tcp_connections_closed", "The total number of TCP connections closed.", counter(func(s *series) *atomic.Uint64 { return &s.closed }))
+	family("istio_tcp_received_bytes", "The size of total bytes received during request in case of a TCP connection.", bytes(func(s *series) *atomic.Uint64 { return &s.received }))
+	family("istio_tcp_sent_bytes", "The size of total bytes sent during response in case of a TCP connection.", bytes(func(s *series) *atomic.Uint64 { return &s.sent }))
+	family("istio_tcp_connections_failed", "The total number of TCP connections that failed to establish (unstable).", counter(func(s *series) *atomic.Uint64 { return &s.failed }))
+	writeFamily(b, "istio_tcp_sockets_open", "gauge", "The current number of open TCP sockets (unstable).", open, func(yield func(string, uint64) bool) {
+		for d, name := range []string{`{reporter="source"}`, `{reporter="destination"}`} {
+			if !yield(name, uint64(max(t.open[d].Load(), 0))) {
+				return
+			}
+		}
+	})
 }

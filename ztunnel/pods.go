@@ -68,7 +68,7 @@ func (s *servers) run(ctx context.Context) error {
 func Resolvers(r io.Reader) ([]netip.AddrPort, error) { return dns.Servers(r) }
 
 func (z *Ztunnel) dnsConfig() dns.Config {
-	return dns.Config{Names: z.state, Resolvers: z.conf.Resolvers, Metrics: z.dns, Log: z.conf.Log.With(telemetry.Scope("dns"))}
+	return dns.Config{Names: z.state, Resolvers: z.conf.Resolvers, Source: z.canonical, Metrics: z.dns, Log: z.conf.Log.With(telemetry.Scope("dns"))}
 }
 
 // start serves a pod from now on, until stop is called, which waits for its connections.

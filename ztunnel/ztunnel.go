@@ -183,6 +183,7 @@ func (z *Ztunnel) Run(ctx context.Context) error {
 	g := lifecycle.NewGroup(support)
 	g.Go("certificates", z.certs.Run)
 	g.Go("control plane", z.xds.Run)
+	g.Go("metrics", z.releaseMetrics)
 	for _, typeURL := range []string{mesh.TypeAddress, mesh.TypeAuthorization} {
 		done := z.conf.Ready.Add("first response of " + typeURL)
 		g.Go("first response", func(ctx context.Context) error {

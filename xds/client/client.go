@@ -126,16 +126,16 @@ func (c *Client) Run(ctx context.Context) error {
 	}
 }
 
-// reason sorts a stream's end for metrics: connection_error before the first response, complete when the server ended
-// it in order, else error.
+// reason sorts a stream's end for metrics, in Istio's words: ConnectionError before the first response, Complete when
+// the server ended it in order, else Error.
 func reason(healthy bool, err error) string {
 	switch {
 	case err == nil, errors.Is(err, io.EOF):
-		return "complete"
+		return "Complete"
 	case !healthy:
-		return "connection_error"
+		return "ConnectionError"
 	default:
-		return "error"
+		return "Error"
 	}
 }
 

@@ -61,7 +61,7 @@ func TestRootsAndTokenAreReadAgain(t *testing.T) {
 		Address: p.addr, Node: &discovery.Node{Id: "n"}, TLS: TLSFromFile(roots, host), Token: TokenFromFile(token),
 		Handlers: []Handler{Handle(workloadType, false, w.apply)}, Ended: func(why string) { ended <- why }, Log: slog.New(slog.DiscardHandler),
 	}))
-	if why := <-ended; why != "connection_error" {
+	if why := <-ended; why != "ConnectionError" {
 		t.Errorf("refused with reason %s", why)
 	}
 	write(t, token, []byte("ztunnel\n"))

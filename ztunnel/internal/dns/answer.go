@@ -31,8 +31,13 @@ type found struct {
 // part of a wildcard. It gives false for a name that the mesh does not know.
 func lookup(names Names, c client, name string) (found, bool) {
 	for _, try := range tries(c, strings.ToLower(strings.TrimSuffix(name, "."))) {
-		for _, host := range wildcards(try.name) {
-			if addrs, ok := names.Named(host, c.Namespace); ok {
+		for i, host := range wildcards(try.name) {
+			addrs, ok := names.Named(host, c.Namespace)
+			switch {
+			case !ok:
+			case i > 0:
+				return found{Addrs: addrs}, true // a wildcard is no name to point to
+			default:
 				return found{Addrs: addrs, Alias: try.alias}, true
 			}
 		}
@@ -69,16 +74,23 @@ func tries(c client, name string) []try {
 	return out
 }
 
-// completions are the full names of services that a short name may be: name, name.namespace or name.namespace.svc.
+// completions are the full names that a short one may be, of a service: name, name.namespace or name.namespace.svc; and
+// of a pod with a name of its own, which is one label longer.
 func completions(c client, name string) []string {
-	switch labels := strings.Split(name, "."); {
+	inNamespace, inServices := c.Namespace+".svc."+c.Domain, "svc."+c.Domain
+	ofService := strings.HasSuffix(name, ".svc")
+	switch {
 	case name == "":
 		return nil
-	case len(labels) == 1:
-		return []string{name + "." + c.Namespace + ".svc." + c.Domain}
-	case len(labels) == 2:
-		return []string{name + ".svc." + c.Domain}
-	case len(labels) == 3 && labels[2] == "svc":
+	case strings.Count(name, ".") == 0:
+		return []string{name + "." + inNamespace}
+	case strings.Count(name, ".") == 1:
+		return []string{name + "." + inServices, name + "." + inNamespace}
+	case strings.Count(name, ".") == 2 && ofService:
+		return []string{name + "." + c.Domain, name + "." + inServices}
+	case strings.Count(name, ".") == 2:
+		return []string{name + "." + inServices}
+	case strings.Count(name, ".") == 3 && ofService:
 		return []string{name + "." + c.Domain}
 	}
 	return nil

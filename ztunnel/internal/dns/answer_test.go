@@ -26,12 +26,13 @@ func (k known) Named(host, namespace string) ([]netip.Addr, bool) {
 
 func TestLookup(t *testing.T) {
 	names := known{
-		"web.default.svc.cluster.local":   "10.96.0.7 fd00::7",
-		"web.other.svc.cluster.local":     "10.96.0.8",
-		"api.example.com":                 "240.240.0.1",
-		"*.example.com":                   "240.240.0.2",
-		"*.wild.example.com":              "240.240.0.3",
-		"empty.default.svc.cluster.local": "",
+		"web.default.svc.cluster.local":     "10.96.0.7 fd00::7",
+		"web.other.svc.cluster.local":       "10.96.0.8",
+		"api.example.com":                   "240.240.0.1",
+		"*.example.com":                     "240.240.0.2",
+		"*.wild.example.com":                "240.240.0.3",
+		"empty.default.svc.cluster.local":   "",
+		"db-0.db.default.svc.cluster.local": "10.244.0.9",
 	}
 	for _, tc := range []struct{ name, ask, want, alias string }{
 		{name: "the full name", ask: "web.default.svc.cluster.local.", want: "10.96.0.7 fd00::7"},
@@ -47,7 +48,11 @@ func TestLookup(t *testing.T) {
 		{name: "a wildcard covers many labels", ask: "a.b.example.com.", want: "240.240.0.2"},
 		{name: "the narrowest wildcard wins", ask: "a.wild.example.com.", want: "240.240.0.3"},
 		{name: "the name itself before a wildcard", ask: "api.example.com.", want: "240.240.0.1"},
-		{name: "a wildcard under a search domain", ask: "x.example.com.default.svc.cluster.local.", want: "240.240.0.2", alias: "x.example.com"},
+		{name: "a wildcard under a search domain", ask: "x.example.com.default.svc.cluster.local.", want: "240.240.0.2"},
+		{name: "a pod and its own service", ask: "db-0.db.", want: "10.244.0.9"},
+		{name: "a pod, its service and namespace", ask: "db-0.db.default.", want: "10.244.0.9"},
+		{name: "a pod, its service, namespace and svc", ask: "db-0.db.default.svc.", want: "10.244.0.9"},
+		{name: "a pod under a search domain", ask: "db-0.db.default.svc.cluster.local.", want: "10.244.0.9"},
 		{name: "a service without endpoints is known", ask: "empty.", want: ""},
 		{name: "a wildcard does not cover its own parent", ask: "example.com.", want: "none"},
 		{name: "a name that nobody knows", ask: "nobody.default.svc.cluster.local.", want: "none"},

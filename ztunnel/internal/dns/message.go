@@ -93,8 +93,12 @@ func (q *query) answer(f found, via protocol) ([]byte, error) {
 			addrs = append(addrs, a)
 		}
 	}
+	alias := f.Alias
+	if len(addrs) == 0 {
+		alias = "" // the name exists, and that is all
+	}
 	rand.Shuffle(len(addrs), func(i, j int) { addrs[i], addrs[j] = addrs[j], addrs[i] })
-	out, err := q.build(dnsmessage.RCodeSuccess, false, func(b *dnsmessage.Builder) error { return q.records(b, f.Alias, addrs) })
+	out, err := q.build(dnsmessage.RCodeSuccess, false, func(b *dnsmessage.Builder) error { return q.records(b, alias, addrs) })
 	if err == nil && (via == udp && len(out) > q.size || len(out) > 1<<16-1) {
 		return q.build(dnsmessage.RCodeSuccess, true, nil) // the client asks again over TCP
 	}

@@ -1,6 +1,7 @@
 package dns
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -30,8 +32,19 @@ type Config struct {
 	Resolvers []netip.AddrPort
 	// Patience is how long a client waits at most for them, and OneTry how long for one. Defaults 4.5s, 2s.
 	Patience, OneTry time.Duration
-	Metrics          *telemetry.DNS
-	Log              *slog.Logger
+	// Source tells the canonical service and revision of a pod, for the metrics. Nil tells none.
+	Source  func(namespace, name string) (service, revision string)
+	Metrics *telemetry.DNS
+	Log     *slog.Logger
+}
+
+func (c Config) defaults() Config {
+	c.Domain = cmp.Or(c.Domain, mesh.ClusterDomain)
+	c.Patience, c.OneTry = cmp.Or(c.Patience, patience), cmp.Or(c.OneTry, oneTry)
+	if c.Source == nil {
+		c.Source = func(string, string) (string, string) { return "", "" }
+	}
+	return c
 }
 
 // Pod is the pod to serve. NS must stay open until Run has returned.
@@ -45,6 +58,7 @@ type Server struct {
 	conf      Config
 	pod       Pod
 	client    client
+	resolver  resolver
 	packets   []*net.UDPConn
 	listeners []*net.TCPListener
 	forwards  chan struct{} // slots of queries that wait for a resolver
@@ -62,20 +76,13 @@ const (
 
 // Open opens the pod's sockets; Run serves them.
 func Open(c Config, pod Pod) (*Server, error) {
-	if c.Domain == "" {
-		c.Domain = mesh.ClusterDomain
-	}
-	if c.Patience == 0 {
-		c.Patience = patience
-	}
-	if c.OneTry == 0 {
-		c.OneTry = oneTry
-	}
+	c = c.defaults()
 	s := &Server{
 		conf: c, pod: pod, client: client{Namespace: pod.Namespace, Domain: c.Domain},
+		resolver: resolver{ns: pod.NS, servers: c.Resolvers, patience: c.Patience, oneTry: c.OneTry},
 		forwards: make(chan struct{}, maxForwards), conns: make(chan struct{}, maxConns),
 	}
-	s.conf.Log = c.Log.With("pod", pod.Namespace+"/"+pod.Name)
+	s.conf.Log = c.Log.With("src.workload", pod.Name, "src.namespace", pod.Namespace)
 	for _, host := range []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()} {
 		err := s.listen(netip.AddrPortFrom(host, mesh.PortDNS))
 		if host.Is6() && (errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.EAFNOSUPPORT)) {
@@ -168,6 +175,7 @@ func (s *Server) serveUDP(ctx context.Context, u *net.UDPConn) error {
 		select {
 		case s.forwards <- struct{}{}:
 		default:
+			s.tell(&q, "forwarding failed: too many queries wait already", 0)
 			answer(q.failed(dnsmessage.RCodeServerFailure))
 			continue
 		}
@@ -181,20 +189,39 @@ func (s *Server) serveUDP(ctx context.Context, u *net.UDPConn) error {
 
 // know counts a query and tells what the mesh knows of it.
 func (s *Server) know(q *query, via protocol) (found, bool) {
-	s.conf.Metrics.Requests.WithLabelValues(typeName(q.question.Type), string(via)).Inc()
+	s.conf.Metrics.Asked(s.label(q, via))
 	if !q.ours {
 		return found{}, false
 	}
-	return lookup(s.conf.Names, s.client, q.question.Name.String())
+	f, ok := lookup(s.conf.Names, s.client, q.question.Name.String())
+	if ok {
+		s.tell(q, "success", len(f.Addrs))
+	}
+	return f, ok
+}
+
+func (s *Server) label(q *query, via protocol) telemetry.Question {
+	service, revision := s.conf.Source(s.pod.Namespace, s.pod.Name)
+	return telemetry.Question{Type: typeName(q.question.Type), Protocol: string(via), Service: service, Revision: revision}
+}
+
+// tell writes the one line of a query.
+func (s *Server) tell(q *query, result string, endpoints int) {
+	if s.conf.Log.Enabled(context.Background(), slog.LevelDebug) {
+		s.conf.Log.Debug("query", "query", strings.ToUpper(typeName(q.question.Type)), "domain", q.question.Name.String(), "result", result, "endpoints", endpoints)
+	}
 }
 
 // pass gets the answer to a query from outside; without one, it says so.
 func (s *Server) pass(ctx context.Context, q query, via protocol) ([]byte, error) {
-	out, err := s.forward(ctx, q, via)
+	began := time.Now()
+	out, err := s.resolver.ask(ctx, q, via)
+	s.conf.Metrics.Forwarded(s.label(&q, via), time.Since(began), err != nil)
 	if err == nil {
+		s.tell(&q, "forwarded", 0)
 		return out, nil
 	}
-	s.conf.Log.Debug("no resolver answered", "name", q.question.Name.String(), "error", err)
+	s.tell(&q, "forwarding failed: "+err.Error(), 0)
 	return q.failed(dnsmessage.RCodeServerFailure)
 }
 
@@ -272,9 +299,9 @@ func typeName(t dnsmessage.Type) string {
 	switch t {
 	case dnsmessage.TypeA, dnsmessage.TypeAAAA, dnsmessage.TypeCNAME, dnsmessage.TypeMX, dnsmessage.TypeNS, dnsmessage.TypePTR, dnsmessage.TypeSOA,
 		dnsmessage.TypeSRV, dnsmessage.TypeTXT, dnsmessage.TypeHINFO:
-		return t.String()[len("Type"):]
+		return strings.ToLower(t.String()[len("Type"):])
 	case 65:
-		return "HTTPS"
+		return "https"
 	}
-	return "OTHER"
+	return "other"
 }

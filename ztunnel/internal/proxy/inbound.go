@@ -76,8 +76,9 @@ func (p *Proxy) answer(ctx context.Context, r *report, t hbone.Tunnel, local net
 		r.end(0, 0, fmt.Errorf("accept the tunnel: %w", err))
 		return nil
 	}
+	r.inverse = true // the application is the server
 	r.opened()
-	res := hbone.Join(ctx, app, tunnel)
+	res := r.traffic.Join(ctx, app, tunnel)
 	r.end(res.Received, res.Sent, res.Err)
 	return nil
 }

@@ -44,8 +44,8 @@ func (p *Proxy) serveOutbound(ctx context.Context, c *net.TCPConn) {
 		r.end(0, 0, err)
 		return
 	}
-	t := hbone.Traffic{Opened: r.opened}
-	res := t.Join(ctx, c, server)
+	r.traffic.Opened = r.opened
+	res := r.traffic.Join(ctx, c, server)
 	if res.Err != nil && r.closed == nil { // the hop's answer, for which Join waits
 		res.Err = outboundError(res.Err)
 	}

@@ -54,7 +54,7 @@ func (p *Proxy) plain(ctx context.Context, r *report, c *net.TCPConn) error {
 		return err
 	}
 	r.opened()
-	res := hbone.Join(ctx, c, app)
+	res := r.traffic.Join(ctx, c, app)
 	r.end(res.Sent, res.Received, res.Err)
 	return nil
 }

@@ -17,10 +17,12 @@ import (
 // report is the one record and the one metric update of a connection.
 type report struct {
 	telemetry.Record
-	p      *Proxy
-	span   hbone.Traceparent
-	began  time.Time
-	closed func() // nil before the connection was open
+	p       *Proxy
+	span    hbone.Traceparent
+	began   time.Time
+	traffic hbone.Traffic
+	inverse bool   // traffic is counted from the server's side
+	closed  func() // nil before the connection was open
 }
 
 func (p *Proxy) newReport(d telemetry.Direction, trace hbone.Traceparent) *report {
@@ -28,7 +30,16 @@ func (p *Proxy) newReport(d telemetry.Direction, trace hbone.Traceparent) *repor
 }
 
 // opened counts the connection, from when it can carry bytes.
-func (r *report) opened() { r.closed = r.p.TCP.Opened(&r.Record) }
+func (r *report) opened() { r.closed = r.p.TCP.Opened(&r.Record, r) }
+
+// Carried is what the connection has carried so far.
+func (r *report) Carried() (sent, received uint64) {
+	a, b := uint64(r.traffic.Sent.Load()), uint64(r.traffic.Received.Load())
+	if r.inverse {
+		return b, a
+	}
+	return a, b
+}
 
 // refused notes a denial with its policy.
 func (r *report) refused(v authz.Verdict) { r.Policy, r.Why = v.Policy, v.Why }
@@ -67,7 +78,7 @@ func party(w *state.Workload, addr netip.AddrPort, id identity.ID) telemetry.Par
 	}
 	out.Name, out.Namespace, out.Workload, out.Cluster = w.Name, w.Namespace, w.Owner, w.Cluster
 	out.CanonicalName, out.CanonicalRevision = w.CanonicalName, w.CanonicalRevision
-	out.Region, out.Zone = w.Region, w.Zone
+	out.Region, out.Zone, out.Account = w.Region, w.Zone, w.Identity
 	return out
 }
 

@@ -158,16 +158,20 @@ func (s *Store) Snapshot() Snapshot {
 	return out
 }
 
-// Owner is what workloads are instances of.
-type Owner struct{ Namespace, Name string }
+// Pairs are pairs of names.
+type Pairs map[[2]string]struct{}
 
-// Owners are those that have an instance.
-func (s *Store) Owners() map[Owner]struct{} {
+// Has reports whether a pair is among them.
+func (p Pairs) Has(a, b string) bool { _, ok := p[[2]string{a, b}]; return ok }
+
+// Owners are what workloads are instances of, as namespace and name, and their canonical services, as name and revision.
+func (s *Store) Owners() (owners, canonical Pairs) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	out := map[Owner]struct{}{}
+	owners, canonical = Pairs{}, Pairs{}
 	for _, w := range s.index.workloads {
-		out[Owner{w.Namespace, w.Owner}] = struct{}{}
+		owners[[2]string{w.Namespace, w.Owner}] = struct{}{}
+		canonical[[2]string{w.CanonicalName, w.CanonicalRevision}] = struct{}{}
 	}
-	return out
+	return owners, canonical
 }

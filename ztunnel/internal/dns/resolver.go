@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/ambit-mesh/ambit/linux/netns"
 	"github.com/ambit-mesh/ambit/linux/sock"
 	"github.com/ambit-mesh/ambit/mesh"
 )
@@ -23,26 +24,29 @@ const (
 	rounds = 2
 )
 
+// resolver asks resolvers from inside a pod, so that its network decides whether they are reached.
+type resolver struct {
+	ns               *netns.Namespace
+	servers          []netip.AddrPort
+	patience, oneTry time.Duration
+}
+
 var errNoResolver = errors.New("no resolver is known")
 
-// forward asks the resolvers in turn, from inside the pod, and gives the first answer as the client must see it.
-func (s *Server) forward(ctx context.Context, q query, via protocol) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, s.conf.Patience)
+// ask asks the resolvers in turn and gives the first answer as the client must see it.
+func (r *resolver) ask(ctx context.Context, q query, via protocol) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, r.patience)
 	defer cancel()
 	var errs []error
 	for range rounds {
-		for _, server := range s.conf.Resolvers {
+		for _, server := range r.servers {
 			if ctx.Err() != nil {
 				return nil, errors.Join(errs...)
 			}
-			began := time.Now()
-			s.conf.Metrics.Upstream.Inc()
-			out, err := s.exchange(ctx, server, q, via)
-			s.conf.Metrics.Duration.Observe(time.Since(began).Seconds())
+			out, err := r.exchange(ctx, server, q, via)
 			if err == nil {
 				return out, nil
 			}
-			s.conf.Metrics.Failures.Inc()
 			errs = append(errs, fmt.Errorf("resolver %s: %w", server, err))
 		}
 	}
@@ -53,8 +57,8 @@ func (s *Server) forward(ctx context.Context, q query, via protocol) ([]byte, er
 }
 
 // exchange asks one resolver. The query gets another id and a port of its own, which an attacker would have to guess.
-func (s *Server) exchange(ctx context.Context, server netip.AddrPort, q query, via protocol) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, s.conf.OneTry)
+func (r *resolver) exchange(ctx context.Context, server netip.AddrPort, q query, via protocol) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, r.oneTry)
 	defer cancel()
 	id := uint16(rand.Uint32()) // ChaCha8, seeded by the kernel
 	ask := append([]byte(nil), q.raw...)
@@ -63,9 +67,9 @@ func (s *Server) exchange(ctx context.Context, server netip.AddrPort, q query, v
 	var c net.Conn
 	var err error
 	if via == tcp {
-		c, err = sock.Dial(ctx, s.pod.NS, netip.AddrPort{}, server, o)
+		c, err = sock.Dial(ctx, r.ns, netip.AddrPort{}, server, o)
 	} else {
-		c, err = sock.DialUDP(s.pod.NS, server, o)
+		c, err = sock.DialUDP(r.ns, server, o)
 	}
 	if err != nil {
 		return nil, err
