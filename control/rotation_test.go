@@ -213,7 +213,7 @@ func TestCA18RootRotation(t *testing.T) {
 					if err != nil {
 						t.Fatal(err)
 					}
-					return got.Root
+					return got.Roots[0]
 				}
 				if signs().Equal(newRoot) {
 					t.Fatal("the new root signs before anybody can trust it")
@@ -305,8 +305,8 @@ func TestCAReplacedWhileAway(t *testing.T) {
 		}
 		time.Sleep(3 * time.Minute)
 		got, err := v.authority("web", false).Issue(t.Context(), workloadID("web"))
-		if err != nil || got.Root.Equal(parse(old)[0]) {
-			t.Errorf("after the root got around: %v, %v", got.Root, err)
+		if err != nil || got.Roots[0].Equal(parse(old)[0]) {
+			t.Errorf("after the root got around: %v, %v", got.Roots, err)
 		}
 		// Who must be rid of the old root at once removes the rotation.
 		if err := v.cluster.Delete(t.Context(), kinds.Of(&corev1.Secret{}), "istio-system", "ambit-ca-rotation"); err != nil {
