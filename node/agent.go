@@ -46,13 +46,20 @@ func (a *agent) reconcile(ctx context.Context, k objects.Key) (again time.Durati
 		}
 		have = nil
 	}
+	verdict := a.rules.Decide(pod, ns)
+	goesOn := ""
+	if known && verdict.In {
+		goesOn = pod.UID
+	}
+	if err := a.unkeep(k, goesOn); err != nil {
+		return 0, err
+	}
 	if !known {
 		return 0, nil
 	}
 	if have != nil {
 		have.seen = true
 	}
-	verdict := a.rules.Decide(pod, ns)
 	switch {
 	case !verdict.In && pod.Finished() && have != nil:
 		return 0, a.forget(have) // its rules go with its namespace
@@ -67,11 +74,30 @@ func (a *agent) reconcile(ctx context.Context, k objects.Key) (again time.Durati
 	if have == nil {
 		space, err := find(a.conf.NetnsDir, pod.IPs)
 		if err != nil {
+			a.keep(pod)
 			return 0, fmt.Errorf("pod %s: %w", k, err)
 		}
 		have = &captured{ns: space, seen: true}
 	}
 	return 0, a.enroll(ctx, pod, pod.IPs, have)
+}
+
+// keep asks proxies to keep a pod that an earlier agent enrolled and whose namespace is not found: dropped, it would lose its
+// connections, and it is captured all the same.
+func (a *agent) keep(pod objects.Pod) {
+	if pod.Annotations[mesh.AnnotationRedirection] == "" || pod.UID == "" {
+		return
+	}
+	a.pods.keep(pod.Key, pod.UID)
+	a.zds.Keep(pod.UID)
+}
+
+// unkeep takes a pod that was only kept from the proxies. uid is that of the pod that goes on, "" if none does.
+func (a *agent) unkeep(k objects.Key, uid string) error {
+	if kept := a.pods.kept(k); kept == "" || kept == uid {
+		return nil
+	}
+	return a.zds.Del(a.pods.keep(k, ""))
 }
 
 // newer reports whether a captured pod that the watch does not show is only newer than what the watch has seen: the
@@ -99,6 +125,10 @@ func (a *agent) enroll(ctx context.Context, pod objects.Pod, ips []netip.Addr, h
 		have.ips = ips
 	}
 	a.pods.set(pod.Key, have)
+	if err := a.unkeep(pod.Key, pod.UID); err != nil {
+		return err
+	}
+	a.pods.keep(pod.Key, "")
 	told := a.tell(have)
 	if err := a.redirect(pod, have, tampered); err != nil {
 		have.whole = false

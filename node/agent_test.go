@@ -59,6 +59,7 @@ type world struct {
 	bridge *netns.Namespace
 	conf   node.Config
 	stop   func()
+	zt     *testPod // where node proxies run
 }
 
 func newWorld(t *testing.T) *world {
@@ -87,7 +88,16 @@ func newWorld(t *testing.T) *world {
 		RepairEvery: 200 * time.Millisecond, LeaveAfter: 300 * time.Millisecond,
 	}
 	w.namespace("default", true)
+	w.zt = w.pod("ztunnel", "zt", "10.0.0.200")
+	w.zt.Metadata.Namespace, w.zt.Spec.ServiceAccountName = "istio-system", "ztunnel"
+	w.api.Put(w.zt.running())
 	return w
+}
+
+// proxy connects a node proxy, out of its pod.
+func (w *world) proxy(reply fakeztunnel.Answer) *fakeztunnel.Ztunnel {
+	w.t.Helper()
+	return fakeztunnel.ConnectFrom(w.t, w.zt.ns, w.conf.ZDSSocket, reply)
 }
 
 func (w *world) namespace(name string, ambient bool) {

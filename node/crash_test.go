@@ -21,7 +21,7 @@ func TestKilledPluginLeavesNoHalfState(t *testing.T) {
 	program := filepath.Join(filepath.Dir(w.conf.NetnsDir), "real-cni")
 	plugin.Build(t, program)
 	w.start()
-	z := fakeztunnel.Connect(t, w.conf.ZDSSocket, fakeztunnel.Yes)
+	z := w.proxy(fakeztunnel.Yes)
 	z.Expect(t, "snapshot")
 	p := w.pod("web", "u1", "10.0.0.1")
 	w.api.Put(p.Object)
@@ -59,7 +59,7 @@ func TestKilledPluginLeavesNoHalfState(t *testing.T) {
 func TestNothingStaysOfManyPods(t *testing.T) {
 	w := newWorld(t)
 	w.start()
-	z := fakeztunnel.Connect(t, w.conf.ZDSSocket, fakeztunnel.Yes)
+	z := w.proxy(fakeztunnel.Yes)
 	z.Expect(t, "snapshot")
 	p := w.pod("web", "u0", "10.0.0.1")
 	goroutines, fds := 0, 0

@@ -23,7 +23,7 @@ func TestRunningPodJoinsAndLeaves(t *testing.T) {
 	p := w.pod("web", "u1", "10.0.0.1")
 	w.api.Put(p.running())
 	w.start()
-	z := fakeztunnel.Connect(t, w.conf.ZDSSocket, fakeztunnel.Yes)
+	z := w.proxy(fakeztunnel.Yes)
 	z.Expect(t, "snapshot")
 	if p.captured() {
 		t.Fatal("a pod outside the mesh is captured")
@@ -60,7 +60,7 @@ func TestProxyListensBeforeTheRulesAreThere(t *testing.T) {
 	w.api.Put(p.running())
 	w.start()
 	early := make(chan bool, 10)
-	z := fakeztunnel.Connect(t, w.conf.ZDSSocket, func(told string) (string, bool) {
+	z := w.proxy(func(told string) (string, bool) {
 		if told == p.added() {
 			names, err := nft.Names(p.ns)
 			early <- err == nil && len(names) == 0
@@ -81,7 +81,7 @@ func TestPodThatComesBackWhileItLeavesStays(t *testing.T) {
 	p := w.pod("web", "u1", "10.0.0.1")
 	w.api.Put(p.running())
 	w.start()
-	z := fakeztunnel.Connect(t, w.conf.ZDSSocket, fakeztunnel.Yes)
+	z := w.proxy(fakeztunnel.Yes)
 	z.Expect(t, p.added(), "snapshot")
 	p.annotated(mesh.RedirectionEnabled)
 	for range 20 { // BP-20
@@ -108,7 +108,7 @@ func TestPodWaitsForTheProxy(t *testing.T) {
 		t.Errorf("waiting pod: captured %v, probes exempt %v", p.captured(), p.probed())
 	}
 	var refusals atomic.Int64
-	z := fakeztunnel.Connect(t, w.conf.ZDSSocket, func(told string) (string, bool) {
+	z := w.proxy(func(told string) (string, bool) {
 		if strings.HasPrefix(told, "add") && refusals.Add(1) <= 2 {
 			return "not yet", true
 		}
@@ -127,7 +127,7 @@ func TestPodWaitsForTheProxy(t *testing.T) {
 	changed.Metadata.Labels = map[string]string{"a": "b"}
 	changed.Metadata.Annotations = map[string]string{mesh.AnnotationRedirection: mesh.RedirectionEnabled}
 	w.api.Put(changed)
-	again := fakeztunnel.Connect(t, w.conf.ZDSSocket, fakeztunnel.Yes)
+	again := w.proxy(fakeztunnel.Yes)
 	again.Expect(t, p.added(), "snapshot")
 	for _, r := range w.api.Requests()[asked:] {
 		if strings.HasPrefix(r, http.MethodPatch) {
@@ -143,7 +143,7 @@ func TestRestartedAgentTakesOver(t *testing.T) {
 	w.api.Put(p.running())
 	w.api.Put(other.running())
 	w.start()
-	z := fakeztunnel.Connect(t, w.conf.ZDSSocket, fakeztunnel.Yes)
+	z := w.proxy(fakeztunnel.Yes)
 	p.annotated(mesh.RedirectionEnabled)
 	other.annotated(mesh.RedirectionEnabled)
 	w.stop()
@@ -178,7 +178,7 @@ func TestRestartedAgentTakesOver(t *testing.T) {
 	}()
 	<-watched
 	close(release)
-	again := fakeztunnel.Connect(t, w.conf.ZDSSocket, fakeztunnel.Yes)
+	again := w.proxy(fakeztunnel.Yes)
 	again.Expect(t, p.added(), "snapshot")
 	wait(t, "end of the exemption of a pod that ended meanwhile", func() bool { return !other.probed() })
 	if p.tables() != everything || !p.probed() || p.annotation() != mesh.RedirectionEnabled {
@@ -198,7 +198,7 @@ func TestRestartedAgentSweepsWhatAnEarlierLeft(t *testing.T) {
 		pod.capture()
 	}
 	w.start()
-	z := fakeztunnel.Connect(t, w.conf.ZDSSocket, fakeztunnel.Yes)
+	z := w.proxy(fakeztunnel.Yes)
 	z.Expect(t, "snapshot")
 	for _, pod := range []*testPod{p, noted} {
 		wait(t, "end of the rules of "+pod.Metadata.Name, func() bool { return pod.tables() == "" && pod.annotation() == "" })
@@ -210,7 +210,7 @@ func TestPodReplacedUnderTheSameName(t *testing.T) {
 	old := w.pod("web-0", "u1", "10.0.0.1")
 	w.api.Put(old.running())
 	w.start()
-	z := fakeztunnel.Connect(t, w.conf.ZDSSocket, fakeztunnel.Yes)
+	z := w.proxy(fakeztunnel.Yes)
 	z.Expect(t, old.added(), "snapshot")
 	old.annotated(mesh.RedirectionEnabled)
 	z.Quiet(t)
@@ -258,7 +258,7 @@ func TestEvents(t *testing.T) {
 	if status, text := p.event(); status != http.StatusInternalServerError || !strings.Contains(text, "no ztunnel connection") {
 		t.Errorf("event without a proxy: %d %q", status, text)
 	}
-	z := fakeztunnel.Connect(t, w.conf.ZDSSocket, fakeztunnel.Yes)
+	z := w.proxy(fakeztunnel.Yes)
 	z.Expect(t, p.added(), "snapshot")
 	for range 3 {
 		if status, text := p.event(); status != http.StatusOK || text != "" {
@@ -298,7 +298,7 @@ func TestTamperedRulesAreRepaired(t *testing.T) {
 	p := w.pod("web", "u1", "10.0.0.1")
 	w.api.Put(p.running())
 	w.start()
-	z := fakeztunnel.Connect(t, w.conf.ZDSSocket, fakeztunnel.Yes)
+	z := w.proxy(fakeztunnel.Yes)
 	z.Expect(t, p.added(), "snapshot")
 	p.annotated(mesh.RedirectionEnabled)
 	wait(t, "exemption", p.probed)
@@ -318,7 +318,7 @@ func TestStolenAddressMisleadsNobody(t *testing.T) {
 	must(t, link.AddAddr(thief.ns, "eth0", netip.MustParsePrefix("10.0.0.1/24")))
 	w.api.Put(victim.running())
 	w.start()
-	z := fakeztunnel.Connect(t, w.conf.ZDSSocket, fakeztunnel.Yes)
+	z := w.proxy(fakeztunnel.Yes)
 	z.Expect(t, "snapshot")
 	time.Sleep(2 * w.conf.RepairEvery) // nothing must happen in this time
 	z.Quiet(t)
@@ -334,7 +334,7 @@ func TestUninstallLeavesNoRule(t *testing.T) {
 	p := w.pod("web", "u1", "10.0.0.1")
 	w.api.Put(p.running())
 	w.start()
-	fakeztunnel.Connect(t, w.conf.ZDSSocket, fakeztunnel.Yes).Expect(t, p.added(), "snapshot")
+	w.proxy(fakeztunnel.Yes).Expect(t, p.added(), "snapshot")
 	p.annotated(mesh.RedirectionEnabled)
 	w.stop()
 	w.uninstall()

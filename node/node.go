@@ -47,8 +47,11 @@ type Config struct {
 	PluginLogLevel string
 	// ExcludeNamespaces are never in the mesh.
 	ExcludeNamespaces []string
-	// PodNamespace is the agent's own.
+	// PodNamespace is the agent's own, and the node proxies'.
 	PodNamespace string
+	// ProxyAccount is the service account of the node proxies: processes in their pods' network namespaces are handed the
+	// traffic of the mesh's pods, and nobody else is. Default ztunnel.
+	ProxyAccount string
 	// DNSCapture redirects the DNS queries of pods that do not say otherwise.
 	DNSCapture bool
 	// RepairEvery is how often the rules of captured pods are compared with the kernel's. Default 15s.
@@ -73,6 +76,9 @@ func New(c Config) (*Node, error) {
 	if c.RepairEvery == 0 {
 		c.RepairEvery = 15 * time.Second
 	}
+	if c.ProxyAccount == "" {
+		c.ProxyAccount = "ztunnel"
+	}
 	if c.LeaveAfter == 0 {
 		c.LeaveAfter = time.Second
 	}
@@ -93,7 +99,7 @@ func New(c Config) (*Node, error) {
 		a.counts.looks.WithLabelValues(string(change)).Inc()
 		q.put(k)
 	})
-	a.zds = zds.New(c.ZDSSocket, c.Log, a.lookAll)
+	a.zds = zds.New(zds.Config{Socket: c.ZDSSocket, Trusted: a.isProxy, Changed: a.lookAll, Log: c.Log})
 	n := &Node{conf: c, agent: a}
 	a.counts = newCounters(a.zds, n.ready)
 	n.host = hostconf.New(hostconf.Config{

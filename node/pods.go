@@ -28,6 +28,7 @@ type pods struct {
 	mu    sync.Mutex // guards below
 	known map[objects.Key]*captured
 	locks map[objects.Key]*podLock
+	noted map[objects.Key]string // UIDs of captured pods whose namespace was not found yet
 }
 
 type podLock struct {
@@ -36,7 +37,7 @@ type podLock struct {
 }
 
 func newPods() *pods {
-	return &pods{known: map[objects.Key]*captured{}, locks: map[objects.Key]*podLock{}}
+	return &pods{known: map[objects.Key]*captured{}, locks: map[objects.Key]*podLock{}, noted: map[objects.Key]string{}}
 }
 
 // lock makes a pod ours to work on.
@@ -98,4 +99,21 @@ func (p *pods) keys() []objects.Key {
 		all = append(all, k)
 	}
 	return all
+}
+
+func (p *pods) kept(k objects.Key) string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.noted[k]
+}
+
+// keep notes that proxies keep a pod, "" that none does for that reason, and gives the UID that was noted before.
+func (p *pods) keep(k objects.Key, uid string) (before string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	before = p.noted[k]
+	if delete(p.noted, k); uid != "" {
+		p.noted[k] = uid
+	}
+	return before
 }

@@ -46,7 +46,7 @@ func TestHealthAndMetrics(t *testing.T) {
 	})
 	close(release)
 	wait(t, "readiness", func() bool { status, _ := page(t, w.conf.Health, "/readyz"); return status == http.StatusOK })
-	z := fakeztunnel.Connect(t, w.conf.ZDSSocket, fakeztunnel.Yes)
+	z := w.proxy(fakeztunnel.Yes)
 	z.Expect(t, "snapshot")
 	p := w.pod("web", "u1", "10.0.0.1")
 	w.api.Put(p.Object)
@@ -59,7 +59,7 @@ func TestHealthAndMetrics(t *testing.T) {
 	var text string
 	for _, want := range []string{
 		"istio_cni_install_ready 1", `istio_cni_installs_total{result="SUCCESS"} 1`, `istio_cni_plugin_requests_total{response_code="200"} 1`,
-		`nodeagent_reconcile_events_total{type="add"} 1`, `nodeagent_reconcile_events_total{type="delete"} 1`, "ztunnel_connected 1",
+		`nodeagent_reconcile_events_total{type="add"} 2`, `nodeagent_reconcile_events_total{type="delete"} 1`, "ztunnel_connected 1",
 	} {
 		wait(t, "metric "+want, func() bool {
 			_, text = page(t, w.conf.Metrics, "/metrics")
@@ -105,7 +105,7 @@ func TestPodsWithoutTheAgent(t *testing.T) {
 		t.Error("CN-01: somebody captured a pod though nobody was there")
 	}
 	w.start()
-	z := fakeztunnel.Connect(t, w.conf.ZDSSocket, fakeztunnel.Yes)
+	z := w.proxy(fakeztunnel.Yes)
 	z.Expect(t, "snapshot")
 	if err := add(inside); err != nil {
 		t.Errorf("CN-01: pod of the mesh once the agent is back: %v", err)

@@ -2,13 +2,17 @@ package sock
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ambit-mesh/ambit/linux/netns"
 )
 
 const ip6tSoOriginalDst = 80 // IP6T_SO_ORIGINAL_DST, linux/netfilter_ipv6/ip6_tables.h
@@ -92,6 +96,29 @@ func PeerUID(c syscall.Conn) (uint32, error) {
 		return 0, fmt.Errorf("credentials of peer: %w", err)
 	}
 	return uid, nil
+}
+
+// PeerNamespace opens the network namespace that the other end of a Unix socket was in when it made its socket: the socket that
+// accept gives belongs to that namespace. A process cannot choose it but by entering another namespace, which takes the right to
+// administrate that one.
+func PeerNamespace(c syscall.Conn) (*netns.Namespace, error) {
+	var ns *netns.Namespace
+	err := control(c, func(fd int) error {
+		const siocgskns = 0x894c // linux/sockios.h; newer than the list of x/sys/unix
+		n, err := unix.IoctlRetInt(fd, siocgskns)
+		if err != nil {
+			return err
+		}
+		f := os.NewFile(uintptr(n), "network namespace of peer")
+		if ns, err = netns.FromFile(f); err != nil {
+			return errors.Join(err, f.Close())
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("network namespace of peer: %w", err)
+	}
+	return ns, nil
 }
 
 func control(c syscall.Conn, f func(fd int) error) error {

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/ambit-mesh/ambit/api/zds"
+	"github.com/ambit-mesh/ambit/linux/netns"
 )
 
 // Ztunnel is one connection to a node agent.
@@ -30,10 +31,19 @@ func Yes(string) (string, bool) { return "", true }
 // Connect makes a connection, once the socket is there, and says hello.
 func Connect(t testing.TB, socket string, reply Answer) *Ztunnel {
 	t.Helper()
+	return ConnectFrom(t, nil, socket, reply)
+}
+
+// ConnectFrom makes a connection out of a network namespace.
+func ConnectFrom(t testing.TB, ns *netns.Namespace, socket string, reply Answer) *Ztunnel {
+	t.Helper()
 	var c *net.UnixConn
 	for end := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
-		var err error
-		if c, err = net.DialUnix("unixpacket", nil, &net.UnixAddr{Net: "unixpacket", Name: socket}); err == nil {
+		err := netns.Do(ns, func() (err error) {
+			c, err = net.DialUnix("unixpacket", nil, &net.UnixAddr{Net: "unixpacket", Name: socket})
+			return err
+		})
+		if err == nil {
 			break
 		}
 		if time.Now().After(end) {
@@ -121,6 +131,8 @@ func tell(b, oob []byte) string {
 		return Add(p.Add.GetUid(), i.GetNamespace(), i.GetName(), i.GetServiceAccount(), inode)
 	case *zds.WorkloadRequest_Del:
 		return "del " + p.Del.GetUid()
+	case *zds.WorkloadRequest_Keep:
+		return "keep " + p.Keep.GetUid()
 	case *zds.WorkloadRequest_SnapshotSent:
 		return "snapshot"
 	}

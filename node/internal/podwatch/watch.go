@@ -35,12 +35,13 @@ type Watch struct {
 	pods       map[objects.Key]objects.Pod // values immutable; nil until listed
 	namespaces map[string]objects.Namespace
 	isSynced   bool
+	next       chan struct{} // closed at the next change of a pod
 }
 
 // New makes a Watch of one node's pods. changed is called for each pod that may be judged differently now,
 // because it or its namespace changed or it is gone; it must not block.
 func New(c *Client, node string, log *slog.Logger, changed func(objects.Key, Change)) *Watch {
-	return &Watch{client: c, node: node, changed: changed, log: log, synced: make(chan struct{})}
+	return &Watch{client: c, node: node, changed: changed, log: log, synced: make(chan struct{}), next: make(chan struct{})}
 }
 
 // Run keeps the copy fresh until ctx ends.
@@ -77,6 +78,18 @@ func (w *Watch) Namespace(name string) (objects.Namespace, bool) {
 	return ns, ok
 }
 
+// Next is closed when a pod changes after this call.
+func (w *Watch) Next() <-chan struct{} {
+	w.mu.RLock()
+	defer w.mu.RUnlock()
+	return w.next
+}
+
+func (w *Watch) tellLocked() {
+	close(w.next)
+	w.next = make(chan struct{})
+}
+
 // Pods lists the pods.
 func (w *Watch) Pods() []objects.Pod {
 	w.mu.RLock()
@@ -97,6 +110,7 @@ func (w *Watch) replacePods(items []objects.PodJSON) {
 	w.mu.Lock()
 	old := w.pods
 	w.pods = now
+	w.tellLocked()
 	w.syncLocked()
 	w.mu.Unlock()
 	for k := range old {
@@ -141,6 +155,7 @@ func (w *Watch) setPod(p objects.Pod) {
 	w.mu.Lock()
 	_, was := w.pods[p.Key]
 	w.pods[p.Key] = p
+	w.tellLocked()
 	w.mu.Unlock()
 	if was {
 		w.changed(p.Key, Updated)
@@ -152,6 +167,7 @@ func (w *Watch) setPod(p objects.Pod) {
 func (w *Watch) removePod(k objects.Key) {
 	w.mu.Lock()
 	delete(w.pods, k)
+	w.tellLocked()
 	w.mu.Unlock()
 	w.changed(k, Deleted)
 }

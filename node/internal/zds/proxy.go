@@ -46,7 +46,7 @@ func newProxy(c *net.UnixConn, within time.Duration) *proxy {
 // has reports whether the proxy has agreed to a workload.
 func (p *proxy) has(w Workload) bool {
 	id, ok := p.told[w.UID]
-	return ok && id == w.NS.ID()
+	return ok && (w.NS == nil || id == w.NS.ID())
 }
 
 // hello reads the first packet.
@@ -120,6 +120,12 @@ func (p *proxy) add(w Workload) error {
 		p.told[w.UID] = w.NS.ID()
 	}
 	return err
+}
+
+// keep tells the proxy not to drop a workload that it has.
+func (p *proxy) keep(w Workload) error {
+	p.told[w.UID] = netns.ID{}
+	return p.ask(&zds.WorkloadRequest{Payload: &zds.WorkloadRequest_Keep{Keep: &zds.KeepWorkload{Uid: w.UID}}}, nil)
 }
 
 // del takes a workload from the proxy, if it may have it.

@@ -16,49 +16,74 @@ import (
 
 	"github.com/ambit-mesh/ambit/api/zds"
 	"github.com/ambit-mesh/ambit/linux/netns"
-	"github.com/ambit-mesh/ambit/linux/sock"
 )
 
 // Workload is a captured pod. Its namespace stays the server's until Del.
 type Workload struct {
 	UID, Name, Namespace, ServiceAccount string
-	NS                                   *netns.Namespace
+	// NS is nil for a pod whose namespace the agent does not know, after a restart: a proxy that has the pod keeps it.
+	NS *netns.Namespace
+}
+
+func (w Workload) close() {
+	if w.NS != nil {
+		w.NS.Close()
+	}
+}
+
+// id is zero for a namespace that is not known.
+func (w Workload) id() netns.ID {
+	if w.NS == nil {
+		return netns.ID{}
+	}
+	return w.NS.ID()
 }
 
 // ErrNoProxy means that no node proxy is connected.
 var ErrNoProxy = errors.New("no ztunnel connection")
 
+// Config of a Server.
+type Config struct {
+	// Socket is the path to listen at.
+	Socket string
+	// Trusted says why a process in a network namespace is not a node proxy, nil if it is: whoever is one is handed the
+	// traffic of every pod. It may wait until ctx ends for what it does not know yet.
+	Trusted func(ctx context.Context, peer *netns.Namespace) error
+	// Changed is called when another proxy became the one that new pods go to: Add of every pod then brings it what it
+	// lacks. It must not block.
+	Changed func()
+	Log     *slog.Logger
+}
+
 // Server is the agent's end. It remembers every workload, for proxies that connect later.
 type Server struct {
-	socket  string
-	changed func()
-	log     *slog.Logger
+	conf    Config
 	serving atomic.Bool
 	within  time.Duration
 
 	mu        sync.Mutex // guards below; never held while a proxy is asked
 	workloads map[string]Workload
-	proxies   []*proxy // oldest first; those that are still sent their snapshot too
-	ready     int      // proxies that have their snapshot
+	proxies   []*proxy         // oldest first; those that are still sent their snapshot too
+	ready     int              // proxies that have their snapshot
+	strangers map[netns.ID]int // connections that are not known to be a proxy's yet, by namespace
 }
 
-// New makes a server on a unix socket. changed is called when another proxy became the one that new pods go to:
-// Add of every pod then brings it what it lacks. It must not block.
-func New(socket string, log *slog.Logger, changed func()) *Server {
-	return &Server{socket: socket, log: log, changed: changed, within: deadline, workloads: map[string]Workload{}}
+// New makes a server; Run serves.
+func New(c Config) *Server {
+	return &Server{conf: c, within: deadline, workloads: map[string]Workload{}, strangers: map[netns.ID]int{}}
 }
 
 // Run serves until ctx ends.
 func (s *Server) Run(ctx context.Context) error {
-	if err := os.Remove(s.socket); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := os.Remove(s.conf.Socket); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("socket for node proxies: %w", err)
 	}
-	l, err := net.ListenUnix("unixpacket", &net.UnixAddr{Net: "unixpacket", Name: s.socket})
+	l, err := net.ListenUnix("unixpacket", &net.UnixAddr{Net: "unixpacket", Name: s.conf.Socket})
 	if err != nil {
 		return fmt.Errorf("socket for node proxies: %w", err)
 	}
 	l.SetUnlinkOnClose(false) // the path may be the next agent's by then
-	if err := os.Chmod(s.socket, 0o600); err != nil {
+	if err := os.Chmod(s.conf.Socket, 0o600); err != nil {
 		return errors.Join(err, l.Close())
 	}
 	s.serving.Store(true)
@@ -77,7 +102,7 @@ func (s *Server) Run(ctx context.Context) error {
 			defer c.Close()
 			defer context.AfterFunc(ctx, func() { _ = c.Close() })()
 			if err := s.serve(ctx, c); err != nil && ctx.Err() == nil {
-				s.log.Warn("connection of a node proxy ended", "error", err)
+				s.conf.Log.Warn("connection of a node proxy ended", "error", err)
 			}
 		})
 	}
@@ -85,11 +110,7 @@ func (s *Server) Run(ctx context.Context) error {
 
 // serve greets a proxy, sends it everything, and holds the connection until it breaks.
 func (s *Server) serve(ctx context.Context, c *net.UnixConn) error {
-	uid, err := sock.PeerUID(c)
-	if err != nil {
-		return err
-	}
-	if err := trusted(uid); err != nil {
+	if err := s.admit(ctx, c); err != nil {
 		return err
 	}
 	p := newProxy(c, s.within)
@@ -104,17 +125,9 @@ func (s *Server) serve(ctx context.Context, c *net.UnixConn) error {
 		c.Close()
 		return errors.Join(err, <-done)
 	}
-	s.log.Info("node proxy connected", "proxies", s.Connected())
-	s.changed()
+	s.conf.Log.Info("node proxy connected", "proxies", s.Connected())
+	s.conf.Changed()
 	return <-done
-}
-
-// trusted refuses processes of other users: whoever has a pod's namespace has its traffic.
-func trusted(uid uint32) error {
-	if uid != 0 && int(uid) != os.Geteuid() {
-		return fmt.Errorf("process of user %d may not be a node proxy", uid)
-	}
-	return nil
 }
 
 // join makes the proxy the one that new pods go to. Whoever wants to tell it something waits until leave or the end of
@@ -135,7 +148,7 @@ func (s *Server) leave(p *proxy) {
 	others := len(s.proxies) > 0
 	s.mu.Unlock()
 	if others {
-		s.changed()
+		s.conf.Changed()
 	}
 }
 
@@ -148,7 +161,7 @@ func (s *Server) snapshot(p *proxy) error {
 	for _, uid := range all {
 		var refused *RefusedError
 		if err := s.bring(p, uid); errors.As(err, &refused) {
-			s.log.Warn("node proxy refuses a pod of the snapshot", "uid", uid, "error", err)
+			s.conf.Log.Warn("node proxy refuses a pod of the snapshot", "uid", uid, "error", err)
 		} else if err != nil {
 			return err
 		}
@@ -170,6 +183,10 @@ func (s *Server) bring(p *proxy, uid string) error {
 	if !ok || p.has(w) {
 		s.mu.Unlock()
 		return nil
+	}
+	if w.NS == nil {
+		s.mu.Unlock()
+		return p.keep(w)
 	}
 	var err error
 	w.NS, err = w.NS.Dup() // Del may close the other meanwhile
@@ -205,16 +222,22 @@ func (s *Server) Add(w Workload) error {
 	return nil
 }
 
+// Keep remembers a pod that is captured though its namespace is not known: a proxy that connects does not drop it, and Add says
+// the rest once it is known.
+func (s *Server) Keep(uid string) {
+	s.remember(Workload{UID: uid})
+}
+
 // remember keeps a workload and gives the newest proxy.
 func (s *Server) remember(w Workload) *proxy {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	old, had := s.workloads[w.UID]
-	if had && old.NS.ID() == w.NS.ID() {
-		w.NS.Close()
+	if had && (w.NS == nil || old.id() == w.id()) {
+		w.close()
 		w.NS = old.NS
 	} else if had {
-		old.NS.Close()
+		old.close()
 	}
 	s.workloads[w.UID] = w
 	if len(s.proxies) == 0 {
@@ -232,7 +255,7 @@ func (s *Server) Del(uid string) error {
 		return nil
 	}
 	delete(s.workloads, uid)
-	w.NS.Close()
+	w.close()
 	proxies := slices.Clone(s.proxies)
 	s.mu.Unlock()
 	failed := make([]error, len(proxies))

@@ -37,7 +37,10 @@ func serve(t testing.TB, within time.Duration) (*Server, *atomic.Int64) {
 	dir, err := os.MkdirTemp("", "zds")
 	must(t, err)
 	var changes atomic.Int64
-	s := New(filepath.Join(dir, "z"), slog.New(slog.DiscardHandler), func() { changes.Add(1) })
+	s := New(Config{
+		Socket: filepath.Join(dir, "z"), Log: slog.New(slog.DiscardHandler), Changed: func() { changes.Add(1) },
+		Trusted: func(context.Context, *netns.Namespace) error { return nil },
+	})
 	s.within = within
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -83,7 +86,7 @@ func TestSnapshotThenChanges(t *testing.T) {
 		if err := s.Add(one); !errors.Is(err, ErrNoProxy) {
 			t.Fatalf("Add without a proxy = %v", err)
 		}
-		z := fakeztunnel.Connect(t, s.socket, fakeztunnel.Yes)
+		z := fakeztunnel.Connect(t, s.conf.Socket, fakeztunnel.Yes)
 		z.Expect(t, oneWords, "snapshot")
 		wait(t, "word of the new proxy", func() bool { return changes.Load() == 1 && s.Connected() == 1 })
 		two, twoWords := pod(t, "2")
@@ -111,7 +114,7 @@ func TestRefusedPodIsSentAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	var refusals atomic.Int64
-	z := fakeztunnel.Connect(t, s.socket, func(told string) (string, bool) {
+	z := fakeztunnel.Connect(t, s.conf.Socket, func(told string) (string, bool) {
 		if strings.HasPrefix(told, "add") && refusals.Add(1) <= 2 {
 			return "no certificate", true
 		}
@@ -137,12 +140,12 @@ func TestRefusedPodIsSentAgain(t *testing.T) {
 func TestAddsGoToTheNewestDeletesToAll(t *testing.T) {
 	netnstest.Need(t)
 	s, changes := serve(t, deadline)
-	old := fakeztunnel.Connect(t, s.socket, fakeztunnel.Yes)
+	old := fakeztunnel.Connect(t, s.conf.Socket, fakeztunnel.Yes)
 	old.Expect(t, "snapshot")
 	one, oneWords := pod(t, "1")
 	must(t, s.Add(one))
 	old.Expect(t, oneWords)
-	newer := fakeztunnel.Connect(t, s.socket, fakeztunnel.Yes)
+	newer := fakeztunnel.Connect(t, s.conf.Socket, fakeztunnel.Yes)
 	newer.Expect(t, oneWords, "snapshot")
 	wait(t, "both proxies", func() bool { return s.Connected() == 2 && changes.Load() == 2 })
 	two, twoWords := pod(t, "2")
@@ -166,12 +169,12 @@ func TestSilentProxyIsCutOffAndHoldsUpNobody(t *testing.T) {
 	netnstest.Need(t)
 	const within = 300 * time.Millisecond
 	s, _ := serve(t, within)
-	old := fakeztunnel.Connect(t, s.socket, fakeztunnel.Yes)
+	old := fakeztunnel.Connect(t, s.conf.Socket, fakeztunnel.Yes)
 	old.Expect(t, "snapshot")
 	one, oneWords := pod(t, "1")
 	must(t, s.Add(one))
 	old.Expect(t, oneWords)
-	silent := fakeztunnel.Connect(t, s.socket, func(told string) (string, bool) { return "", told == oneWords || told == "snapshot" })
+	silent := fakeztunnel.Connect(t, s.conf.Socket, func(told string) (string, bool) { return "", told == oneWords || told == "snapshot" })
 	silent.Expect(t, oneWords, "snapshot")
 	wait(t, "both proxies", func() bool { return s.Connected() == 2 })
 	failed := make(chan error, 10)
@@ -212,7 +215,7 @@ func TestConnectionsThatBreakTheProtocolEnd(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, _ := serve(t, 200*time.Millisecond)
-			c, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Net: "unixpacket", Name: s.socket})
+			c, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Net: "unixpacket", Name: s.conf.Socket})
 			must(t, err)
 			defer c.Close()
 			if len(first) > 0 {
@@ -230,7 +233,7 @@ func TestConnectionsThatBreakTheProtocolEnd(t *testing.T) {
 	}
 	t.Run("an answer to no question", func(t *testing.T) {
 		s, _ := serve(t, deadline)
-		z := fakeztunnel.Connect(t, s.socket, fakeztunnel.Yes)
+		z := fakeztunnel.Connect(t, s.conf.Socket, fakeztunnel.Yes)
 		z.Expect(t, "snapshot")
 		z.Send(t, &zds.WorkloadResponse{Payload: &zds.WorkloadResponse_Ack{Ack: &zds.Ack{}}})
 		<-z.Ended
@@ -249,7 +252,7 @@ func TestForeignUserIsRefused(t *testing.T) {
 func TestSocketIsItsOwnersOnly(t *testing.T) {
 	netnstest.Need(t)
 	s, _ := serve(t, deadline)
-	i, err := os.Stat(s.socket)
+	i, err := os.Stat(s.conf.Socket)
 	must(t, err)
 	if i.Mode().Perm() != 0o600 {
 		t.Errorf("socket has mode %v", i.Mode())
@@ -260,7 +263,7 @@ func TestSocketIsItsOwnersOnly(t *testing.T) {
 func TestNothingStaysOfAThousandPods(t *testing.T) {
 	netnstest.Need(t)
 	s, _ := serve(t, deadline)
-	z := fakeztunnel.Connect(t, s.socket, fakeztunnel.Yes)
+	z := fakeztunnel.Connect(t, s.conf.Socket, fakeztunnel.Yes)
 	z.Expect(t, "snapshot")
 	space, err := netns.New()
 	must(t, err)
