@@ -149,7 +149,7 @@ func (c *Control) serve(ctx context.Context, serving func()) error {
 		Authority: authority.signer, Issued: authority.signed, Callers: c.conf.Callers, Log: c.conf.Log, Now: time.Now, Count: c.count.certificate,
 		Rules: rules,
 	}
-	c.count.watch(c.conf.Version, func() int { return collection.Len(c.out.Services) }, xds, authority)
+	c.count.watch(c.conf.Version, func() int { return collection.Len(c.out.Services) }, func() int { return len(c.problems()) }, xds, authority)
 	rpc := grpc.NewServer(append(server.Options(), grpc.Creds(credentials.NewTLS(authority.serverTLS())))...)
 	xds.Register(rpc)
 	signer.Register(rpc)

@@ -91,7 +91,7 @@ func start(t *testing.T) *plane {
 	p.write("cluster.yaml", cluster)
 
 	log := slog.New(slog.DiscardHandler)
-	src, err := files.Open(filepath.Join(p.dir, "objects"), log)
+	src, err := files.Open(files.Config{Dir: filepath.Join(p.dir, "objects"), Kept: filepath.Join(p.dir, "kept"), Log: log})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -329,7 +329,7 @@ func TestABrokenCAIsNotReplaced(t *testing.T) {
 		t.Fatal(err)
 	}
 	log := slog.New(slog.DiscardHandler)
-	src, err := files.Open(dir, log)
+	src, err := files.Open(files.Config{Dir: dir, Log: log})
 	if err != nil {
 		t.Fatal(err)
 	}

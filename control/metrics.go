@@ -82,12 +82,13 @@ func newMetrics(version string) *metrics {
 }
 
 // watch registers what is read off the parts when somebody asks.
-func (m *metrics) watch(version string, services func() int, xds *server.Server[source.Caller], a *authority) {
+func (m *metrics) watch(version string, services, refused func() int, xds *server.Server[source.Caller], a *authority) {
 	gauge := func(name, help string, labels prometheus.Labels, f func() float64) {
 		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: labels}, f))
 	}
 	gauge("pilot_services", "Services known.", nil, func() float64 { return float64(services()) })
 	gauge("pilot_xds", "Proxies connected.", prometheus.Labels{"version": version}, func() float64 { return float64(len(xds.Subscribers())) })
+	gauge("ambit_source_refused_files", "Files of objects that do not count as they are now; see /debug/filez.", nil, func() float64 { return float64(refused()) })
 	gauge("citadel_server_root_cert_expiry_timestamp", "When the root certificate ends, in Unix seconds.", nil, func() float64 {
 		return float64(a.report().root.NotAfter.Unix())
 	})

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 
 	"github.com/ambit-mesh/ambit/control"
@@ -34,6 +35,7 @@ func run(ctx context.Context, log *slog.Logger, args []string) error {
 	f := flag.NewFlagSet("ambitd", flag.ContinueOnError)
 	objects := f.String("objects", "", "directory of YAML to read objects from")
 	status := f.String("status", "", "directory to write the status of objects to")
+	kept := f.String("kept", "", "directory to remember in what files of objects said before they broke (default: kept beside the status)")
 	jwks := f.String("jwks", "", "file of the keys that sign ServiceAccount tokens")
 	xds := f.String("xds", ":15012", "address for xDS and certificates, over TLS")
 	monitor := f.String("monitor", ":15014", "address for metrics and the version")
@@ -51,7 +53,10 @@ func run(ctx context.Context, log *slog.Logger, args []string) error {
 	if *objects == "" || *jwks == "" || *status == "" {
 		return errors.New("give --objects, --status and --jwks: reading from a Kubernetes API server is not part of this version")
 	}
-	src, err := files.Open(*objects, log)
+	if *kept == "" {
+		*kept = filepath.Join(filepath.Dir(filepath.Clean(*status)), "kept")
+	}
+	src, err := files.Open(files.Config{Dir: *objects, Kept: *kept, Log: log})
 	if err != nil {
 		return err
 	}

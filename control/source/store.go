@@ -31,8 +31,8 @@ type Problem struct {
 	File  string
 	Since time.Time
 	Why   string
-	// Kept is how many objects of an earlier reading stay in force in place of it.
-	Kept int
+	// Kept are the objects of an earlier reading that stay in force in place of it.
+	Kept []Ref
 }
 
 // Ref names an object.

@@ -2,11 +2,8 @@
 package files
 
 import (
-	"context"
 	"crypto/sha256"
-	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"maps"
 	"os"
@@ -14,17 +11,32 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/ambit-mesh/ambit/control/source"
 	"github.com/ambit-mesh/ambit/control/source/kinds"
 )
 
+// Config of a Source.
+type Config struct {
+	// Dir holds the objects. It is created if missing.
+	Dir string
+	// Kept is a directory, not below Dir, that remembers over a restart what files said before they broke. "" remembers
+	// nothing.
+	Kept string
+	Log  *slog.Logger
+	// Read reads a file, nil where there is none. Default reads regular files. For tests of slow and failing disks.
+	Read func(path string) ([]byte, error)
+}
+
 // Source is a directory tree of YAML and JSON files, read into a Store. Each file counts whole or not at all: a broken
 // one is refused and what it said before stays in force.
 type Source struct {
+	conf  config
 	dir   string
-	log   *slog.Logger
 	store *source.Store
+
+	hanging map[string]chan struct{} // reads that do not end, by path; owned by Run
 
 	mu      sync.Mutex          // guards below
 	files   map[string]*content // by path below dir; those with something in force
@@ -32,12 +44,22 @@ type Source struct {
 	refused map[string]Refusal  // by path
 }
 
+// config is Config in the package's own types.
+type config struct {
+	Kept kept
+	Log  *slog.Logger
+	Read func(path string) ([]byte, error)
+}
+
 // Refusal is a file that does not count as it is now, and why.
 type Refusal struct {
-	File string // below the directory
-	Err  error
+	File  string // below the directory
+	Err   error
+	Since time.Time
 
 	duplicate bool // worth another try when other files change
+	folder    bool // is a folder that cannot be followed
+	tries     int  // to read it
 }
 
 type id struct{ resource, key string }
@@ -51,26 +73,32 @@ type entry struct {
 	object kinds.Object // nil for kinds that the control plane does not read
 }
 
-// Open makes the source of a directory, which is created if missing. Run reads it.
-func Open(dir string, log *slog.Logger) (*Source, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+// Open makes the source of a directory. Run reads it.
+func Open(c Config) (*Source, error) {
+	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open the directory of objects: %w", err)
 	}
-	dir, err := filepath.EvalSymlinks(dir)
+	dir, err := filepath.EvalSymlinks(c.Dir)
 	if err != nil {
 		return nil, fmt.Errorf("open the directory of objects: %w", err)
 	}
+	if c.Read == nil {
+		c.Read = readFile
+	}
+	if c.Kept != "" && strings.HasPrefix(filepath.Clean(c.Kept)+string(filepath.Separator), dir+string(filepath.Separator)) {
+		return nil, fmt.Errorf("%s is below the directory of objects; keep what files said elsewhere", c.Kept)
+	}
 	return &Source{
-		dir: dir, log: log, store: source.NewStore(),
-		files: map[string]*content{}, owners: map[id]string{}, refused: map[string]Refusal{},
+		conf: config{kept(c.Kept), c.Log, c.Read}, dir: dir, store: source.NewStore(),
+		files: map[string]*content{}, owners: map[id]string{}, refused: map[string]Refusal{}, hanging: map[string]chan struct{}{},
 	}, nil
 }
 
 // Store is what the directory says. It is synced after the first full reading.
 func (s *Source) Store() *source.Store { return s.store }
 
-// Problems are the files that are refused now, by name.
-func (s *Source) Problems() []Refusal {
+// Refused are the files that are refused now, by name.
+func (s *Source) Refused() []Refusal {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var out []Refusal
@@ -80,36 +108,27 @@ func (s *Source) Problems() []Refusal {
 	return out
 }
 
-// Run reads the directory and follows its changes until ctx ends.
-func (s *Source) Run(ctx context.Context) error {
-	w, err := newWatch(s.dir)
-	if err != nil {
-		return fmt.Errorf("watch %s: %w", s.dir, err)
-	}
-	defer w.close()
-	all, err := w.everything()
-	if err != nil {
-		return fmt.Errorf("read %s: %w", s.dir, err)
-	}
-	s.update(all)
-	s.store.MarkSynced()
-	for {
-		batch, err := w.next(ctx)
-		if errors.Is(err, errMissed) {
-			// The kernel dropped events: everything there is, and everything there was, may have changed.
-			s.log.Warn("file events were lost, reading everything again", "dir", s.dir)
-			if batch, err = w.everything(); err == nil {
-				batch = append(batch, s.known()...)
+// Problems are the refused files, and how much of what they said before is in force.
+func (s *Source) Problems() []source.Problem {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []source.Problem
+	for _, name := range slices.Sorted(maps.Keys(s.refused)) {
+		r := s.refused[name]
+		p := source.Problem{File: name, Since: r.Since, Why: r.Err.Error()}
+		for file, c := range s.files {
+			if file == name || name == "." || strings.HasPrefix(file, name+string(filepath.Separator)) {
+				for _, e := range c.objects {
+					p.Kept = append(p.Kept, e.ref)
+				}
 			}
 		}
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if err != nil {
-			return fmt.Errorf("watch %s: %w", s.dir, err)
-		}
-		s.update(batch)
+		slices.SortFunc(p.Kept, func(a, b source.Ref) int {
+			return strings.Compare(a.Kind.Resource()+"/"+a.Key, b.Kind.Resource()+"/"+b.Key)
+		})
+		out = append(out, p)
 	}
+	return out
 }
 
 // isObjectFile tells the files that count from temporary ones.
@@ -125,13 +144,7 @@ func isObjectFile(name string) bool {
 	return false
 }
 
-func (s *Source) known() []string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return append(slices.Collect(maps.Keys(s.files)), slices.Collect(maps.Keys(s.refused))...)
-}
-
-// below lists the known files in a folder that is gone.
+// belowLocked lists the known files in a folder that is gone.
 func (s *Source) belowLocked(dir string) []string {
 	var out []string
 	for name := range s.files {
@@ -145,30 +158,4 @@ func (s *Source) belowLocked(dir string) []string {
 		}
 	}
 	return out
-}
-
-// read gives a file's bytes, nil when it is gone.
-func (s *Source) read(name string) ([]byte, error) {
-	path := filepath.Join(s.dir, name)
-	info, err := os.Stat(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil, nil
-	case err != nil:
-		return nil, err
-	case info.IsDir():
-		return nil, nil
-	case !info.Mode().IsRegular():
-		return nil, fmt.Errorf("%s: is not a regular file", name)
-	case info.Size() > kinds.MaxBytes:
-		return nil, fmt.Errorf("%s: has %d bytes, more than %d; split the file", name, info.Size(), kinds.MaxBytes)
-	}
-	data, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if data == nil && err == nil {
-		data = []byte{}
-	}
-	return data, err
 }

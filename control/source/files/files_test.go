@@ -31,7 +31,7 @@ func start(t *testing.T, files map[string]string) *rig {
 	for name, text := range files {
 		r.write(name, text)
 	}
-	s, err := Open(r.dir, slog.New(slog.DiscardHandler))
+	s, err := Open(Config{Dir: r.dir, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +77,7 @@ func (r *rig) until(want ...string) {
 		select {
 		case <-r.events:
 		case <-deadline:
-			r.t.Fatalf("services are %q, want %q; problems %v", r.services(), want, r.source.Problems())
+			r.t.Fatalf("services are %q, want %q; problems %v", r.services(), want, r.source.Refused())
 		}
 	}
 }
@@ -96,7 +96,7 @@ func (r *rig) refused(want map[string]string) {
 	r.t.Helper()
 	deadline := time.Now().Add(10 * time.Second)
 	for {
-		got := r.source.Problems()
+		got := r.source.Refused()
 		ok := len(got) == len(want)
 		for _, p := range got {
 			ok = ok && want[p.File] != "" && strings.Contains(p.Err.Error(), want[p.File])

@@ -2,9 +2,11 @@ package files
 
 import (
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/ambit-mesh/ambit/control/source"
 	"github.com/ambit-mesh/ambit/control/source/kinds"
@@ -16,29 +18,41 @@ type wave struct {
 	drop map[id]source.Ref
 }
 
-// update reads the named files again and applies all that they change as one wave.
-func (s *Source) update(names []string) {
+// next is when to look at a name again.
+type next struct{ at, written time.Time }
+
+// calm is how long a file that was written where it is must stand still before what it no longer says is taken away: a
+// writer may have paused.
+const calm = time.Second
+
+// update reads the named files again and applies all that they change as one wave. It tells which to look at once more.
+func (s *Source) update(looks []look) map[string]next {
+	written, waited := map[string]time.Time{}, time.Duration(0)
+	for _, l := range looks {
+		written[l.name] = l.written
+		waited = max(waited, l.waited)
+	}
+	read := s.loadAll(looks)
+
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	w := wave{put: map[id]kinds.Object{}, drop: map[id]source.Ref{}}
-	for _, name := range slices.Clone(names) {
-		names = append(names, s.belowLocked(name)...)
-	}
-	slices.Sort(names)
-	names = slices.Compact(names)
-
-	found := map[string]*content{}
-	for _, name := range names {
-		if !isObjectFile(name) {
-			continue
-		}
-		c, err := s.load(name)
+	again := map[string]next{}
+	now := time.Now()
+	found, old := map[string]*content{}, map[string]bool{}
+	for _, name := range slices.Sorted(maps.Keys(read)) {
+		c, err := read[name].content, read[name].err
 		switch {
 		case err != nil:
-			s.refuseLocked(Refusal{File: name, Err: err})
+			if c := s.brokenLocked(name, err, now, again); c != nil {
+				found[name], old[name] = c, true
+			}
 		case c == nil: // gone
 			s.replaceLocked(&w, name, &content{})
 			delete(s.refused, name)
+			s.keepLocked(name, nil, "")
+		case s.takesAwayLocked(name, c) && now.Before(written[name].Add(calm)):
+			again[name] = next{written[name].Add(calm), written[name]}
 		default:
 			found[name] = c
 		}
@@ -51,7 +65,7 @@ func (s *Source) update(names []string) {
 			}
 		}
 	}
-	s.admitLocked(&w, found)
+	s.admitLocked(&w, found, old)
 	var put []kinds.Object
 	var drop []source.Ref
 	for _, o := range w.put {
@@ -63,8 +77,91 @@ func (s *Source) update(names []string) {
 		}
 	}
 	if len(put)+len(drop) > 0 {
-		s.store.Apply(put, drop)
+		s.store.ApplyAfter(waited, put, drop)
 	}
+	return again
+}
+
+// brokenLocked refuses a file. Where nothing of it is in force, as after a start, what it said when it was good is given
+// back.
+func (s *Source) brokenLocked(name string, err error, now time.Time, again map[string]next) *content {
+	r := Refusal{File: name, Err: err}
+	var reading readError
+	if errors.As(err, &reading) {
+		r.tries = s.refused[name].tries + 1
+		again[name] = next{at: now.Add(min(retryFirst<<min(r.tries-1, 10), retryLast))}
+	}
+	_, before := s.refused[name]
+	s.refuseLocked(r)
+	if c := s.files[name]; c != nil {
+		if !before {
+			s.keepLocked(name, c, "It is refused since "+now.UTC().Format(time.RFC3339)+":\n"+err.Error())
+		}
+		return nil
+	}
+	data, err := s.conf.Kept.load(name)
+	if err != nil || data == nil {
+		if err != nil {
+			s.conf.Log.Warn("what a broken file said before cannot be read", "file", name, "error", err)
+		}
+		return nil
+	}
+	c, err := s.parse(name, data)
+	if err != nil {
+		s.conf.Log.Warn("what a broken file said before is not understood", "file", name, "error", err)
+		return nil
+	}
+	s.conf.Log.Warn("file is broken; what it said when it was good is in force", "file", name, "objects", len(c.objects))
+	return c
+}
+
+// takesAwayLocked reports whether a file no longer says something that it says now.
+func (s *Source) takesAwayLocked(name string, c *content) bool {
+	if old := s.files[name]; old != nil {
+		for i := range old.objects {
+			if _, still := c.objects[i]; !still {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// keepLocked remembers what a file says, or forgets it.
+func (s *Source) keepLocked(name string, c *content, why string) {
+	var err error
+	if c == nil {
+		err = s.conf.Kept.forget(name)
+	} else {
+		err = s.conf.Kept.save(name, c, why)
+	}
+	if err != nil {
+		s.conf.Log.Warn("a restart would not know what the file said", "file", name, "error", err)
+	}
+}
+
+// loaded is what reading a file gave.
+type loaded struct {
+	content *content // nil when the file is gone
+	err     error
+}
+
+// loadAll reads the files among the names, and those in folders among them that are known.
+func (s *Source) loadAll(looks []look) map[string]loaded {
+	var names []string
+	s.mu.Lock()
+	for _, l := range looks {
+		names = append(append(names, l.name), s.belowLocked(l.name)...)
+	}
+	s.mu.Unlock()
+	out := map[string]loaded{}
+	for _, name := range names {
+		if _, twice := out[name]; !twice && isObjectFile(name) {
+			c, err := s.load(name)
+			out[name] = loaded{c, err}
+		}
+	}
+	return out
 }
 
 // load reads and checks a file; nil when it is gone.
@@ -117,16 +214,21 @@ func (s *Source) parse(name string, data []byte) (*content, error) {
 
 // admitLocked puts files in force. One that says an object of another file waits until that one has let go of it, so
 // that an object may move between files in one batch, and is refused in the end.
-func (s *Source) admitLocked(w *wave, found map[string]*content) {
+// What is old stays refused.
+func (s *Source) admitLocked(w *wave, found map[string]*content, old map[string]bool) {
 	for {
 		progress := false
 		for _, name := range slices.Sorted(maps.Keys(found)) {
 			if len(s.conflictsLocked(name, found[name])) > 0 {
 				continue
 			}
-			if _, was := s.refused[name]; was {
-				s.log.Info("file is good again", "file", name)
-				delete(s.refused, name)
+			if !old[name] {
+				s.goodLocked(name)
+				if c := found[name]; important(c) {
+					s.keepLocked(name, c, "")
+				} else {
+					s.keepLocked(name, nil, "")
+				}
 			}
 			s.replaceLocked(w, name, found[name])
 			delete(found, name)
@@ -137,6 +239,9 @@ func (s *Source) admitLocked(w *wave, found map[string]*content) {
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(found)) {
+		if old[name] {
+			continue // another file says it by now
+		}
 		s.refuseLocked(Refusal{File: name, Err: s.conflictsLocked(name, found[name]), duplicate: true})
 	}
 }
@@ -187,9 +292,32 @@ func (s *Source) replaceLocked(w *wave, name string, c *content) {
 	s.files[name] = c
 }
 
+func (s *Source) refuse(r Refusal) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.refuseLocked(r)
+}
+
 func (s *Source) refuseLocked(r Refusal) {
-	if was, ok := s.refused[r.File]; !ok || was.Err.Error() != r.Err.Error() {
-		s.log.Error("file refused, what it said before stays in force", "file", r.File, "why", r.Err.Error())
+	was, ok := s.refused[r.File]
+	if r.Since = was.Since; !ok {
+		r.Since = time.Now()
+	}
+	if !ok || was.Err.Error() != r.Err.Error() {
+		s.conf.Log.Error("file refused, what it said before stays in force", "file", r.File, "why", r.Err.Error())
 	}
 	s.refused[r.File] = r
+}
+
+func (s *Source) good(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.goodLocked(name)
+}
+
+func (s *Source) goodLocked(name string) {
+	if _, was := s.refused[name]; was {
+		s.conf.Log.Info("file is good again", "file", name)
+		delete(s.refused, name)
+	}
 }

@@ -1,29 +1,26 @@
 package files
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
+	"strings"
+	"syscall"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
 )
 
-// How long a batch waits for its last event, and at most for all of them.
-const (
-	quiet   = 20 * time.Millisecond
-	longest = 200 * time.Millisecond
-)
-
-// errMissed says that some events never came.
-var errMissed = errors.New("events were lost")
-
 // watch follows a directory and all folders below it.
 type watch struct {
-	dir string
-	fsn *fsnotify.Watcher
+	dir    string
+	root   os.FileInfo // as it was when the watch began
+	fsn    *fsnotify.Watcher
+	agenda *agenda
+	// trouble is what folders cannot be followed, and why, by name below dir.
+	trouble map[string]error
 }
 
 func newWatch(dir string) (*watch, error) {
@@ -31,8 +28,11 @@ func newWatch(dir string) (*watch, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &watch{dir: dir, fsn: fsn}
-	if err := fsn.Add(dir); err != nil {
+	w := &watch{dir: dir, fsn: fsn, agenda: newAgenda(), trouble: map[string]error{}}
+	if w.root, err = os.Stat(dir); err == nil && !w.root.IsDir() {
+		err = errors.New("is not a directory")
+	}
+	if err != nil {
 		w.close()
 		return nil, err
 	}
@@ -41,78 +41,68 @@ func newWatch(dir string) (*watch, error) {
 
 func (w *watch) close() { _ = w.fsn.Close() } // only watches are lost, and they go with the process anyway
 
-// everything lists all files, after each folder is watched.
-func (w *watch) everything() ([]string, error) { return w.walk(w.dir) }
-
-func (w *watch) walk(root string) ([]string, error) {
-	var out []string
-	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil // went while we looked
-		}
-		if err != nil {
-			return err
-		}
-		if d.IsDir() {
-			if err := w.fsn.Add(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return fmt.Errorf("watch %s: %w", path, err)
-			}
-			return nil
-		}
-		name, err := filepath.Rel(w.dir, path)
-		if err != nil {
-			return err
-		}
-		out = append(out, name)
-		return nil
-	})
-	return out, err
+// gone says why the directory is not the one that is watched, or nil. Its files have not been taken away then.
+func (w *watch) gone() error {
+	now, err := os.Stat(w.dir)
+	switch {
+	case err != nil:
+		return err
+	case !os.SameFile(now, w.root):
+		return errors.New("another directory is in its place")
+	}
+	return nil
 }
 
-// next waits for changes and lists the files, below the directory, that may have changed.
-func (w *watch) next(ctx context.Context) ([]string, error) {
+// walk lists the files below a folder, after each folder is watched. A folder that cannot be read is noted as trouble.
+func (w *watch) walk(root string) []string {
 	var out []string
-	var settle, limit <-chan time.Time
-	for {
-		select {
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case err, ok := <-w.fsn.Errors:
-			if !ok {
-				return nil, errors.New("the watcher has ended")
-			}
-			if errors.Is(err, fsnotify.ErrEventOverflow) {
-				return nil, errMissed
-			}
-			return nil, err
-		case e, ok := <-w.fsn.Events:
-			if !ok {
-				return nil, errors.New("the watcher has ended")
-			}
-			if e.Op == fsnotify.Chmod {
-				continue
-			}
-			name, err := filepath.Rel(w.dir, e.Name)
-			if err != nil {
-				return nil, err
-			}
-			out = append(out, name)
-			if e.Has(fsnotify.Create) {
-				// A new folder: files may have been made in it before it was watched.
-				inside, err := w.walk(e.Name)
-				if err != nil {
-					return nil, err
-				}
-				out = append(out, inside...)
-			}
-			settle = time.After(quiet)
-			if limit == nil {
-				limit = time.After(longest)
-			}
-		case <-settle:
-			return out, nil
-		case <-limit:
-			return out, nil
+	_ = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		name, relErr := filepath.Rel(w.dir, path)
+		if relErr != nil {
+			return fs.SkipDir // not below us
 		}
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			return nil // went while we looked
+		case err != nil:
+			w.trouble[name] = err
+			return fs.SkipDir
+		case !d.IsDir():
+			out = append(out, name)
+			return nil
+		}
+		delete(w.trouble, name)
+		if err := w.fsn.Add(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			if errors.Is(err, syscall.ENOSPC) {
+				err = fmt.Errorf("the kernel has no watches left (sysctl fs.inotify.max_user_watches): %w", err)
+			}
+			w.trouble[name] = err
+		}
+		return nil
+	})
+	return out
+}
+
+// event notes on the agenda what an event of the kernel means. all tells that everything must be read again.
+func (w *watch) event(e fsnotify.Event, now time.Time) (all bool) {
+	if e.Op == fsnotify.Chmod {
+		return false
 	}
+	name, err := filepath.Rel(w.dir, e.Name)
+	if err != nil || name == "." {
+		return true
+	}
+	if strings.HasPrefix(filepath.Base(name), "..") {
+		return true // a volume of Kubernetes, which exchanges all of its files by one link
+	}
+	if e.Has(fsnotify.Write) && !e.Has(fsnotify.Create) {
+		w.agenda.written(now, name)
+		return false
+	}
+	w.agenda.changed(now, name)
+	if e.Has(fsnotify.Create) {
+		// A new folder: files may have been made in it before it was watched.
+		w.agenda.changed(now, w.walk(e.Name)...)
+	}
+	return false
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
@@ -13,6 +14,7 @@ import (
 // checker compares trees with Go types and collects what does not fit.
 type checker struct {
 	file     string
+	secret   bool // values are not told
 	problems Problems
 	fields   map[reflect.Type]map[string]reflect.Type
 }
@@ -30,13 +32,21 @@ func (c *checker) want(n *node, path, wanted string) {
 	hint := ""
 	got := n.kind.String()
 	if n.kind == scalar {
-		got = fmt.Sprintf("%q", n.text)
+		got = quote(n.text, c.secret)
 		if wanted == "a string" {
 			hint = "put it in quotes"
 			got += fmt.Sprintf(" (%s)", typeName(n.value))
 		}
 	}
 	c.fail(n.line, path, "want "+wanted+", not "+got, hint)
+}
+
+// quote is how a value is told in a complaint: of a Secret, not at all.
+func quote(text string, secret bool) string {
+	if secret {
+		return "what is there"
+	}
+	return strconv.Quote(text)
 }
 
 func typeName(v any) string {
@@ -98,7 +108,7 @@ func (c *checker) leaf(n *node, t reflect.Type, path string) {
 		err = json.Unmarshal(data, reflect.New(t).Interface())
 	}
 	if err != nil {
-		c.fail(n.line, path, fmt.Sprintf("%q does not fit: %v", n.text, err), "")
+		c.fail(n.line, path, fmt.Sprintf("%s does not fit: %v", quote(n.text, c.secret), err), "")
 	}
 }
 

@@ -64,7 +64,8 @@ func decode(file string, data []byte, skipped *Problems) ([]Located, error) {
 	if len(data) > MaxBytes {
 		return nil, Problem{File: file, What: fmt.Sprintf("has %d bytes, more than %d", len(data), MaxBytes), Hint: "split the file"}
 	}
-	d := decoder{file: file, grow: grower{file: file}, check: checker{file: file}, skipped: skipped}
+	secret := bytes.Contains(data, []byte("Secret"))
+	d := decoder{file: file, grow: grower{file: file, secret: secret}, check: checker{file: file}, skipped: skipped}
 	stream := yaml.NewDecoder(bytes.NewReader(data))
 	for {
 		var doc yaml.Node
@@ -154,7 +155,9 @@ func (d *decoder) document(tree *node) {
 	}
 	before := len(d.check.problems)
 	o := k.New()
+	d.check.secret = k.Kind == "Secret"
 	d.check.value(tree, k.typ.Elem(), "")
+	d.check.secret = false
 	d.metadata(tree, k)
 	if len(d.check.problems) > before {
 		return

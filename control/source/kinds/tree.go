@@ -59,6 +59,7 @@ func (n *node) get(name string) *node {
 // grower resolves aliases and merges of one file under a budget, so that a short file cannot become a huge tree.
 type grower struct {
 	file    string
+	secret  bool // the file may hold a Secret: values are not told
 	aliased int
 }
 
@@ -168,20 +169,20 @@ func (g *grower) scalar(y *yaml.Node) (*node, error) {
 	case "!!bool", "!!int", "!!float", "!!binary":
 		var v any
 		if err := y.Decode(&v); err != nil {
-			return nil, g.fail(y, "%q is not a value of type %s", y.Value, strings.TrimPrefix(tag, "!!"))
+			return nil, g.fail(y, "%s is not a value of type %s", quote(y.Value, g.secret), strings.TrimPrefix(tag, "!!"))
 		}
 		switch v := v.(type) {
 		case int:
 			n.value = int64(v)
 		case float64:
 			if math.IsNaN(v) || math.IsInf(v, 0) {
-				return nil, g.fail(y, "%q is not a number that JSON has", y.Value)
+				return nil, g.fail(y, "%s is not a number that JSON has", quote(y.Value, g.secret))
 			}
 			n.value = v
 		case bool, string, int64, uint64:
 			n.value = v
 		default:
-			return nil, g.fail(y, "%q is not a value that JSON has", y.Value)
+			return nil, g.fail(y, "%s is not a value that JSON has", quote(y.Value, g.secret))
 		}
 	default:
 		return nil, g.fail(y, "tag %s is not known; remove it", tag)
