@@ -28,6 +28,6 @@ func (z *Ztunnel) failed(r telemetry.Record) {
 		if r.Direction == telemetry.Inbound {
 			reporter = "destination"
 		}
-		z.revoked.WithLabelValues(reporter).Inc()
+		z.conf.Metrics.CRL.Rejections.WithLabelValues(reporter).Inc()
 	}
 }

@@ -11,7 +11,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/ambit-mesh/ambit/api/authorization"
@@ -77,7 +76,6 @@ type Ztunnel struct {
 	failures failures
 	refusals *proxy.Damper
 	unproven *hbone.Unproven
-	revoked  *prometheus.CounterVec
 
 	mu      sync.Mutex // guards proxies
 	proxies map[string]*running
@@ -105,14 +103,11 @@ func New(c Config) (*Ztunnel, error) {
 
 		refusals: proxy.NewDamper(c.Log.With(telemetry.Scope("proxy"))),
 		unproven: &hbone.Unproven{},
-		revoked: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "istio_crl_policy_rejections_total", Help: "Connections refused or cut because a certificate is revoked.",
-		}, []string{"reporter"}),
 	}
 	z.certs = certs.New(certs.Config{
 		Authority: c.CA, RootFile: c.RootFile, TrustDomain: c.TrustDomain, CRLFile: c.CRLFile, Recheck: z.recheck, Log: c.Log.With(telemetry.Scope("certs")),
 	})
-	if err := c.Metrics.Register(append(z.dns.Collectors(), z.revoked)...); err != nil {
+	if err := c.Metrics.Register(z.dns.Collectors()...); err != nil {
 		return nil, err
 	}
 	node, err := z.node()
