@@ -267,10 +267,29 @@ func (c *carrier) drain() {
 	c.eng.Drain()
 	if c.eng.Drained() {
 		c.endLocked()
+	} else {
+		time.AfterFunc(farewell, c.farewell)
 	}
 	c.kick.Signal()
 	c.mu.Unlock()
 	c.changed(c)
+}
+
+// farewell is how long a peer may take to answer that it has heard of a drain: the peer of a pod that was deleted
+// cannot be reached.
+const farewell = 2 * time.Second
+
+func (c *carrier) farewell() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ending || c.eng.Drained() {
+		return // it has heard
+	}
+	c.eng.Farewell()
+	if c.eng.Drained() {
+		c.failLocked(errSilent) // no stream is open, and nobody is there to take leave of
+	}
+	c.kick.Signal()
 }
 
 // cut ends the connection now.

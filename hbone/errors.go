@@ -15,6 +15,7 @@ const (
 	errPingLate   reason = "peer did not answer a ping for 20s"
 	errNoSettings reason = "peer sent no SETTINGS for 10s"
 	errCut        reason = "cut at the end of the time to drain"
+	errSilent     reason = "the peer did not say that it heard of the drain"
 	errNoAnswer   reason = "hop did not answer for 20s"
 	errTooMuch    reason = "peer sent more than 64 KiB before it proved an identity"
 )

@@ -127,6 +127,31 @@ func TestAServerThatStopsLetsTunnelsFinish(t *testing.T) {
 	})
 }
 
+func TestAServerThatStopsDoesNotWaitForAPeerThatIsGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := inMemory(t, echo)
+		defer m.end(t)
+		plain := m.dialer.DialTCP
+		var wire *frozen
+		m.dialer.DialTCP = func(ctx context.Context, h hbone.Hop) (net.Conn, error) {
+			c, err := plain(ctx, h)
+			wire = &frozen{Conn: c, end: make(chan struct{})}
+			return wire, err
+		}
+		s := m.dial(t, "10.0.0.9:80", nil)
+		s.CloseWrite()
+		io.ReadAll(s)
+		s.Close()
+		wire.freeze()
+		begin := time.Now()
+		m.stop()
+		if err := <-m.served; err != nil || time.Since(begin) > 3*time.Second {
+			t.Errorf("serve ended after %v with %v", time.Since(begin), err)
+		}
+		m.served <- nil
+	})
+}
+
 func TestAServerThatStopsCutsAfterItsGrace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := inMemory(t, echo)

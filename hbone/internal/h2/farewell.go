@@ -27,11 +27,19 @@ func (c *Conn) Drain() {
 }
 
 func (c *Conn) onPong(payload [8]byte) {
-	if c.warned && !c.draining && string(payload[:]) == drainMark {
+	if string(payload[:]) == drainMark {
+		c.Farewell()
+	}
+	c.event(Event{Kind: Pong})
+}
+
+// Farewell ends what Drain has begun: no stream is taken any more. The peer's answer to the warning brings it about; who
+// waits for a peer that may be gone calls it after a while.
+func (c *Conn) Farewell() {
+	if c.err == nil && c.warned && !c.draining {
 		c.draining = true
 		c.goAway(c.lastPeer, NoError, "")
 	}
-	c.event(Event{Kind: Pong})
 }
 
 // Drained reports whether all that was to be done before a farewell is done: no stream is open, none can come.
