@@ -32,7 +32,6 @@ func (p *Proxy) serveTunnel(ctx context.Context, t hbone.Tunnel) {
 	r.Src = p.client(remote, t.Peer(), t.Header().Get("Baggage"))
 	r.Hop, r.Dst.Addr = local, local
 	if no := p.answer(ctx, r, t, local); no != nil {
-		r.Early = true
 		t.Refuse(no.status, no.err.Error())
 		r.end(0, 0, no.err)
 	}
@@ -49,11 +48,12 @@ func (p *Proxy) answer(ctx context.Context, r *report, t hbone.Tunnel, local net
 		return no
 	}
 	r.Dst = party(self, to, p.id)
-	if f, err := hbone.ParseForwarded(t.Header().Get("Forwarded")); err == nil && svc == nil && f.Host != "" {
-		svc = p.State.ServiceOf(f.Host, self.Namespace)
+	if svc == nil {
+		f, _ := hbone.ParseForwarded(t.Header().Get("Forwarded")) // what cannot be read says nothing
+		svc = p.State.ServiceAt(self, f.Host, to.Port())
 	}
 	r.Service = serviceOf(svc)
-	p.Access.Begin(&r.Record)
+	r.known()
 
 	asked := authz.Conn{Peer: t.Peer(), From: r.Src.Addr.Addr(), To: to}
 	ctx, cut := context.WithCancelCause(ctx)

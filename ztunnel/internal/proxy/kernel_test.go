@@ -62,6 +62,9 @@ func TestServiceIsReachedThroughTheTunnel(t *testing.T) {
 		"dst.addr=10.0.0.2:15008", "dst.hbone_addr=10.0.0.2:9080", `dst.service="b.default.svc.cluster.local"`)
 
 	a.says(b.at(9080), "by pod IP")
+	w.want(`direction="inbound"`, `dst.service="b.default.svc.cluster.local"`, "bytes_sent=9")
+	a.refused(netip.AddrPortFrom(vip.Addr(), 81))
+	w.want("warn\taccess\tconnection failed\tsrc.addr=10.0.0.1:", `dst.addr=10.96.0.1:81 direction="outbound" error="no healthy upstream: 10.96.0.1:81`)
 }
 
 func TestSelfCallByService(t *testing.T) { // L4-14
@@ -114,7 +117,8 @@ func TestPolicyRefusesWithoutAByte(t *testing.T) { // L4-01, L4-17
 	if n := app.conns.Load(); n != 0 {
 		t.Errorf("the application got %d connections from a client that is denied", n)
 	}
-	w.want("connection failed", `direction="inbound"`, `error="connection closed due to policy rejection: allow policies exist, but none allowed"`,
+	w.want("error\taccess\tconnection complete", `src.identity="spiffe://cluster.local/ns/default/sa/x"`, `dst.workload="b"`, `direction="inbound"`, "bytes_sent=0", "bytes_recv=0",
+		`error="connection closed due to policy rejection: allow policies exist, but none allowed"`,
 		`policy="default/only-a"`, "why=", "principal cluster.local/ns/default/sa/x is not cluster.local/ns/default/sa/a")
 	w.want(`direction="outbound"`, `error="http status: 401 Unauthorized"`)
 	c := a.dial(b.at(9080))
@@ -159,7 +163,7 @@ func TestPlaintextIsServedUntilStrict(t *testing.T) { // BP-01
 	if n := app.conns.Load(); n != before {
 		t.Errorf("the application got %d connections in plain text", n-before)
 	}
-	w.want("connection failed", "src.addr=10.0.0.3:", "explicitly denied by: default/strict")
+	w.want("error\taccess\tconnection complete", "src.addr=10.0.0.3:", `dst.workload="b"`, "explicitly denied by: default/strict")
 }
 
 func TestPolicyChangeCutsOpenConnections(t *testing.T) { // L4-07

@@ -19,7 +19,6 @@ func (p *Proxy) serveOutbound(ctx context.Context, c *net.TCPConn) {
 	r.Src.Addr = addrOf(c.RemoteAddr())
 	to, err := sock.OriginalDst(c)
 	if err != nil {
-		r.Early = true
 		p.reset(c)
 		r.end(0, 0, errConnect(err))
 		return
@@ -28,7 +27,6 @@ func (p *Proxy) serveOutbound(ctx context.Context, c *net.TCPConn) {
 	r.Dst.Addr = to
 	if to == addrOf(c.LocalAddr()) || p.ownPort(to) {
 		// The application dialled the proxy itself, which would dial itself in turn.
-		r.Early = true
 		p.reset(c)
 		r.end(0, 0, errRecursive)
 		return
@@ -72,7 +70,7 @@ func (p *Proxy) connect(ctx context.Context, r *report, open *connection, to net
 	default:
 		return nil, &failure{flag: telemetry.ConnectFailed, text: route.Why()}
 	}
-	p.Access.Begin(&r.Record)
+	r.known()
 	p.open.set(open, route.To, route.Kind == state.HBONE)
 	if route.Kind == state.HBONE {
 		return p.tunnel(ctx, r, self, route)

@@ -16,7 +16,6 @@ func (p *Proxy) servePlaintext(ctx context.Context, c *net.TCPConn) {
 	r := p.newReport(telemetry.Inbound, hbone.NewTraceparent())
 	r.Src = p.client(addrOf(c.RemoteAddr()), r.Src.Identity, "")
 	if err := p.plain(ctx, r, c); err != nil {
-		r.Early = true
 		p.reset(c)
 		r.end(0, 0, err)
 	}
@@ -38,8 +37,9 @@ func (p *Proxy) plain(ctx context.Context, r *report, c *net.TCPConn) error {
 		return err
 	}
 	r.Dst = party(self, to, r.Dst.Identity)
+	r.Service = serviceOf(p.State.ServiceAt(self, "", to.Port()))
 	r.Type = "Passthrough"
-	p.Access.Begin(&r.Record)
+	r.known()
 	asked := authz.Conn{From: r.Src.Addr.Addr(), To: to}
 	ctx, cut := context.WithCancelCause(ctx)
 	defer cut(nil)

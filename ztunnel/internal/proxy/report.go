@@ -26,7 +26,13 @@ type report struct {
 }
 
 func (p *Proxy) newReport(d telemetry.Direction, trace hbone.Traceparent) *report {
-	return &report{p: p, span: trace, began: time.Now(), Record: telemetry.Record{Direction: d, ID: hex.EncodeToString(trace.Trace[:])}}
+	return &report{p: p, span: trace, began: time.Now(), Record: telemetry.Record{Direction: d, ID: hex.EncodeToString(trace.Trace[:]), Early: true}}
+}
+
+// known says that both ends and the service are in the record: what ends before is told in few words.
+func (r *report) known() {
+	r.Early = false
+	r.p.Access.Begin(&r.Record)
 }
 
 // opened counts the connection, from when it can carry bytes.

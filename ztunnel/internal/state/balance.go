@@ -231,6 +231,34 @@ func (s *Store) Target(w *Workload, svc *Service, port uint16) (uint16, bool) {
 	return targetOf(endpoint{w, int32(at)}, svc, port, ordinary)
 }
 
+// ServiceAt tells for which of a workload's services a connection came to one of its ports, to report it: the one that
+// the client names, if the workload is behind it, else the first that leads to that port. It may be nil.
+func (s *Store) ServiceAt(w *Workload, named string, port uint16) *Service {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	var at *Service
+	for i, m := range w.Services {
+		svc := s.index.services[m.Service]
+		switch {
+		case svc == nil:
+		case svc.Hostname == named:
+			return svc
+		case at == nil && svc.leadsTo(endpoint{w, int32(i)}, port):
+			at = svc
+		}
+	}
+	return at
+}
+
+func (s *Service) leadsTo(e endpoint, port uint16) bool {
+	for _, p := range s.Ports {
+		if target, ok := targetOf(e, s, p.Service, ordinary); ok && target == port {
+			return true
+		}
+	}
+	return false
+}
+
 // addressOf chooses an address of an endpoint: the one that was dialled, else one of the dialled family, else another;
 // always of a family under which the service is reached. It is invalid if the endpoint has none.
 func (s *Service) addressOf(w *Workload, dialled netip.Addr) (best netip.Addr) {
