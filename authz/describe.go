@@ -20,10 +20,10 @@ type Match struct {
 
 // Text is a text to compare with; one field is set.
 type Text struct {
-	Exact    string    `json:"Exact,omitempty"`
-	Prefix   string    `json:"Prefix,omitempty"`
-	Suffix   string    `json:"Suffix,omitempty"`
-	Presence *struct{} `json:"Presence,omitempty"`
+	Exact    string  `json:"Exact,omitempty"`
+	Prefix   string  `json:"Prefix,omitempty"`
+	Suffix   string  `json:"Suffix,omitempty"`
+	Presence *[0]int `json:"Presence,omitempty"` // [], as Istio's dumps have it
 }
 
 // Account is a service account to compare with.
@@ -70,7 +70,7 @@ func describeTexts(in []text) []Text {
 		case suffix:
 			out[i].Suffix = t.value
 		case present:
-			out[i].Presence = &struct{}{}
+			out[i].Presence = &[0]int{}
 		}
 	}
 	return out

@@ -26,7 +26,7 @@ func TestRulesReadAsIstiosDump(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const want = `[[[{"notNamespaces":[{"Prefix":"x-"},{"Suffix":"-y"}],"principals":[{"Exact":"td/ns/a/sa/b"},{"Presence":{}}],"sourceIps":["10.0.0.0/8"],"destinationPorts":[80]}]]]`
+	const want = `[[[{"notNamespaces":[{"Prefix":"x-"},{"Suffix":"-y"}],"principals":[{"Exact":"td/ns/a/sa/b"},{"Presence":[]}],"sourceIps":["10.0.0.0/8"],"destinationPorts":[80]}]]]`
 	if string(got) != want {
 		t.Errorf("rules = %s, want %s", got, want)
 	}

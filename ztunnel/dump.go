@@ -10,7 +10,6 @@ import (
 	"github.com/ambit-mesh/ambit/identity/certs"
 	"github.com/ambit-mesh/ambit/telemetry"
 	"github.com/ambit-mesh/ambit/ztunnel/internal/proxy"
-	"github.com/ambit-mesh/ambit/ztunnel/internal/state"
 )
 
 // Dump is all that the proxy knows, under the keys of Istio's ztunnel. It holds no private key.
@@ -19,61 +18,11 @@ type Dump struct {
 	Services      []DumpService            `json:"services"`
 	Policies      []DumpPolicy             `json:"policies"`
 	Staged        map[string]any           `json:"stagedServices"`
-	Static        map[string]any           `json:"staticConfig"`
+	Static        map[string][]any         `json:"staticConfig"`
 	Version       map[string]string        `json:"version"`
 	Config        map[string]string        `json:"config"`
 	Certificates  []DumpCertificates       `json:"certificates"`
 	WorkloadState map[string]DumpPodOnNode `json:"workloadState"`
-}
-
-// DumpWorkload is one workload.
-type DumpWorkload struct {
-	UID                   string            `json:"uid"`
-	Name                  string            `json:"name"`
-	Namespace             string            `json:"namespace"`
-	IPs                   []netip.Addr      `json:"workloadIps"`
-	Protocol              string            `json:"protocol"`
-	Network               string            `json:"network"`
-	TrustDomain           string            `json:"trustDomain,omitempty"`
-	ServiceAccount        string            `json:"serviceAccount"`
-	Waypoint              *DumpGateway      `json:"waypoint,omitempty"`
-	NetworkGateway        *DumpGateway      `json:"networkGateway,omitempty"`
-	WorkloadName          string            `json:"workloadName"`
-	WorkloadType          string            `json:"workloadType"`
-	CanonicalName         string            `json:"canonicalName"`
-	CanonicalRevision     string            `json:"canonicalRevision"`
-	ClusterID             string            `json:"clusterId"`
-	Node                  string            `json:"node,omitempty"`
-	NativeTunnel          bool              `json:"nativeTunnel,omitempty"`
-	Status                string            `json:"status"`
-	Capacity              uint32            `json:"capacity"`
-	AuthorizationPolicies []string          `json:"authorizationPolicies,omitempty"`
-	Services              []string          `json:"services,omitempty"`
-	Locality              map[string]string `json:"locality,omitempty"`
-}
-
-// DumpGateway is a waypoint or a network's gateway.
-type DumpGateway struct {
-	Destination string `json:"destination"`
-	Port        uint16 `json:"hboneMtlsPort"`
-}
-
-// DumpService is one service.
-type DumpService struct {
-	Name            string                  `json:"name"`
-	Namespace       string                  `json:"namespace"`
-	Hostname        string                  `json:"hostname"`
-	VIPs            []string                `json:"vips"`
-	Ports           map[uint16]uint16       `json:"ports"`
-	Endpoints       map[string]DumpEndpoint `json:"endpoints"`
-	SubjectAltNames []string                `json:"subjectAltNames"`
-	Waypoint        *DumpGateway            `json:"waypoint,omitempty"`
-}
-
-// DumpEndpoint is a workload behind a service.
-type DumpEndpoint struct {
-	WorkloadUID string `json:"workloadUid"`
-	Service     string `json:"service"`
 }
 
 // DumpPolicy is one policy.
@@ -82,7 +31,7 @@ type DumpPolicy struct {
 	Namespace string `json:"namespace"`
 	Scope     string `json:"scope"`
 	Action    string `json:"action"`
-	DryRun    bool   `json:"dryRun,omitempty"`
+	DryRun    bool   `json:"dryRun"`
 	Problem   string `json:"problem,omitempty"`
 
 	Rules [][][]authz.Match `json:"rules"`
@@ -99,7 +48,7 @@ type DumpCertificates struct {
 
 // DumpCertificate is one certificate.
 type DumpCertificate struct {
-	PEM            string `json:"pem"`
+	PEM            []byte `json:"pem"` // in base64, as istioctl reads it
 	SerialNumber   string `json:"serialNumber"`
 	ValidFrom      string `json:"validFrom"`
 	ExpirationTime string `json:"expirationTime"`
@@ -131,7 +80,8 @@ func (z *Ztunnel) Dump(version string) Dump {
 	s := z.state.Snapshot()
 	d := Dump{
 		Workloads: []DumpWorkload{}, Services: []DumpService{}, Policies: []DumpPolicy{}, Certificates: []DumpCertificates{},
-		Staged: map[string]any{}, Static: map[string]any{}, Version: map[string]string{"version": version},
+		Staged: map[string]any{}, Static: map[string][]any{"workloads": {}, "services": {}, "policies": {}},
+		Version: map[string]string{"version": version},
 		Config: map[string]string{
 			"node": z.conf.Node, "clusterId": z.conf.ClusterID, "network": z.conf.Network, "trustDomain": z.conf.TrustDomain,
 			"xdsAddress": z.conf.XDS.Address, "zdsSocket": z.conf.ZDSSocket, "grace": z.conf.Grace.String(),
@@ -139,7 +89,7 @@ func (z *Ztunnel) Dump(version string) Dump {
 		WorkloadState: map[string]DumpPodOnNode{},
 	}
 	for _, w := range s.Workloads {
-		d.Workloads = append(d.Workloads, z.dumpWorkload(w))
+		d.Workloads = append(d.Workloads, dumpWorkload(w))
 	}
 	for _, svc := range s.Services {
 		d.Services = append(d.Services, dumpService(svc, s.Endpoints[svc.Key()]))
@@ -162,63 +112,6 @@ func (z *Ztunnel) Dump(version string) Dump {
 	return d
 }
 
-func (z *Ztunnel) dumpWorkload(w *state.Workload) DumpWorkload {
-	out := DumpWorkload{
-		UID: w.UID, Name: w.Name, Namespace: w.Namespace, IPs: w.Addresses, Protocol: "TCP", Network: w.Network,
-		ServiceAccount: w.Identity.ServiceAccount, Waypoint: dumpGateway(w.Waypoint), NetworkGateway: dumpGateway(w.NetworkGateway),
-		WorkloadName: w.Owner, WorkloadType: w.Kind, CanonicalName: w.CanonicalName, CanonicalRevision: w.CanonicalRevision,
-		ClusterID: w.Cluster, Node: w.Node, NativeTunnel: w.NativeTunnel, Status: "Healthy", Capacity: w.Capacity,
-		AuthorizationPolicies: w.Policies,
-	}
-	if w.HBONE {
-		out.Protocol = "HBONE"
-	}
-	if !w.Healthy {
-		out.Status = "Unhealthy"
-	}
-	if w.Identity.TrustDomain != z.conf.TrustDomain {
-		out.TrustDomain = w.Identity.TrustDomain
-	}
-	for _, m := range w.Services {
-		out.Services = append(out.Services, m.Service)
-	}
-	if w.Region != "" {
-		out.Locality = map[string]string{"region": w.Region, "zone": w.Zone, "subzone": w.Subzone}
-	}
-	return out
-}
-
-func dumpGateway(g *state.Gateway) *DumpGateway {
-	if g == nil {
-		return nil
-	}
-	return &DumpGateway{g.String(), g.Port}
-}
-
-func dumpService(s *state.Service, endpoints []*state.Workload) DumpService {
-	out := DumpService{
-		Name: s.Name, Namespace: s.Namespace, Hostname: s.Hostname, VIPs: []string{}, Ports: map[uint16]uint16{},
-		Endpoints: map[string]DumpEndpoint{}, SubjectAltNames: []string{}, Waypoint: dumpGateway(s.Waypoint),
-	}
-	for _, v := range s.Addresses {
-		text := v.Network + "/" + v.Block.Addr().String()
-		if !v.Block.IsSingleIP() {
-			text = v.Network + "/" + v.Block.String()
-		}
-		out.VIPs = append(out.VIPs, text)
-	}
-	for _, p := range s.Ports {
-		out.Ports[p.Service] = p.Target
-	}
-	for _, w := range endpoints {
-		out.Endpoints[w.UID] = DumpEndpoint{w.UID, s.Key()}
-	}
-	for _, id := range s.SANs {
-		out.SubjectAltNames = append(out.SubjectAltNames, id.String())
-	}
-	return out
-}
-
 func dumpEntry(e certs.Entry) DumpCertificates {
 	out := DumpCertificates{Identity: e.ID.String(), State: string(e.State), Error: e.Error, CertChain: []DumpCertificate{}, RootCerts: []DumpCertificate{}}
 	for _, c := range e.Chain {
@@ -232,8 +125,8 @@ func dumpEntry(e certs.Entry) DumpCertificates {
 
 func dumpCertificate(c *x509.Certificate) DumpCertificate {
 	return DumpCertificate{
-		PEM:          string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})),
-		SerialNumber: c.SerialNumber.String(), ValidFrom: c.NotBefore.UTC().Format(time.RFC3339), ExpirationTime: c.NotAfter.UTC().Format(time.RFC3339),
+		PEM:          pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw}),
+		SerialNumber: c.SerialNumber.Text(16), ValidFrom: c.NotBefore.UTC().Format(time.RFC3339), ExpirationTime: c.NotAfter.UTC().Format(time.RFC3339),
 	}
 }
 
