@@ -90,6 +90,7 @@ func Up(t *testing.T, bin string, flags ...string) *Cluster {
 	t.Helper()
 	c := &Cluster{Ambit: filepath.Join(bin, "ambit"), State: filepath.Join(ShortDir(t), "c")}
 	t.Cleanup(func() {
+		c.races(t)
 		if t.Failed() {
 			c.lastWords(t)
 		}
@@ -99,6 +100,29 @@ func Up(t *testing.T, bin string, flags ...string) *Cluster {
 	_, url, _ := strings.Cut(up, "The ingress gateway is at ")
 	c.IngressURL, _, _ = strings.Cut(url, " ")
 	return c
+}
+
+// races fails the test if binaries built with the race detector, as $AMBIT_BIN may hold, wrote of one.
+func (c *Cluster) races(t *testing.T) {
+	t.Helper()
+	pods, err := c.Try("get", "pods", "-n", "istio-system", "-o", "jsonpath={.items[*].metadata.name}")
+	if err != nil {
+		return // no cluster, and so no log
+	}
+	logs := map[string]string{}
+	for _, pod := range strings.Fields(pods) {
+		if logs[pod], err = c.Try("logs", "-n", "istio-system", pod, "--tail", "-1"); err != nil {
+			t.Logf("log of %s: %v", pod, err)
+		}
+	}
+	if b, err := os.ReadFile(filepath.Join(c.State, "cluster.log")); err == nil {
+		logs["the cluster"] = string(b)
+	}
+	for who, text := range logs {
+		if _, race, found := strings.Cut(text, "WARNING: DATA RACE"); found {
+			t.Errorf("%s: data race%.6000s", who, race)
+		}
+	}
 }
 
 func (c *Cluster) lastWords(t *testing.T) {
