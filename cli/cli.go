@@ -101,18 +101,8 @@ func newRoot(env Env) *cobra.Command {
 	root.SetIn(env.In)
 	root.SetOut(env.Out)
 	root.SetErr(env.Err)
-	root.AddCommand(newVersion(env), newValidate(env), newLocal(env), newDemo(env), newZtunnelConfig(env), newProxyStatus(env), newExplain(env), newAnalyze(env))
+	root.AddCommand(newVersion(env), newValidate(env), newLocal(env), newDemo(env), newZtunnelConfig(env), newProxyStatus(env), newExplain(env), newAnalyze(env), newProxyConfig(env), newExperimental(env), newBugReport(env))
 	return root
-}
-
-func newVersion(env Env) *cobra.Command {
-	return &cobra.Command{
-		Use: "version", Short: "Print the version of this command", Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			fmt.Fprintf(env.Out, "client version: %s\n", env.Version)
-			return nil
-		},
-	}
 }
 
 // Bounds of what is read: hand-written objects are small, what machines dump is not.

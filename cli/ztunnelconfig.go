@@ -167,12 +167,7 @@ func (l *look) readDump(ctx context.Context, f *zcFlags, args []string, all bool
 
 // dumpOf reads a dump of a file.
 func dumpOf(env Env, file string) (*zdump.Dump, error) {
-	b, err := []byte(nil), error(nil)
-	if file == "-" {
-		b, err = readAll(env.In, "standard input", maxDump)
-	} else {
-		b, err = readFile(file, maxDump)
-	}
+	b, err := readDumpFile(env, file)
 	if err != nil {
 		return nil, err
 	}
@@ -181,6 +176,13 @@ func dumpOf(env Env, file string) (*zdump.Dump, error) {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
 	return d, nil
+}
+
+func readDumpFile(env Env, file string) ([]byte, error) {
+	if file == "-" {
+		return readAll(env.In, "standard input", maxDump)
+	}
+	return readFile(file, maxDump)
 }
 
 // ztunnelsFor finds the ztunnels that --node or a pod's name means, or all. A pod that is none itself becomes the filter.

@@ -46,6 +46,7 @@ type Workload struct {
 	Protocol  string   `json:"protocol"`
 	Status    string   `json:"status"`
 	Waypoint  *Gateway `json:"waypoint"`
+	Policies  []string `json:"authorizationPolicies"` // "namespace/name" of those that select it
 }
 
 // Gateway is a waypoint: "namespace/host" or "network/address".
@@ -70,10 +71,14 @@ type Endpoint struct {
 
 // Policy of the mesh.
 type Policy struct {
-	Name      string `json:"name"`
-	Namespace string `json:"namespace"`
-	Scope     string `json:"scope"`
-	Action    string `json:"action"`
+	Name      string          `json:"name"`
+	Namespace string          `json:"namespace"`
+	Scope     string          `json:"scope"`
+	Action    string          `json:"action"`
+	DryRun    bool            `json:"dryRun"`
+	Rules     json.RawMessage `json:"rules"`
+	// Problem is what the ztunnel does not understand of it.
+	Problem string `json:"problem"`
 }
 
 // Certificates of one identity.
