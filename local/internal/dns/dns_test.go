@@ -7,6 +7,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/miekg/dns"
@@ -122,8 +123,11 @@ func TestAnswers(t *testing.T) {
 }
 
 func TestForwardsNamesOutside(t *testing.T) {
+	var mu sync.Mutex
 	var asked []string
 	udp, _ := serve(t, func(_ context.Context, q *dns.Msg) (*dns.Msg, error) {
+		mu.Lock()
+		defer mu.Unlock()
 		asked = append(asked, q.Question[0].Name)
 		if q.Question[0].Name == "down.example." {
 			return nil, errors.New("down")
@@ -140,6 +144,8 @@ func TestForwardsNamesOutside(t *testing.T) {
 	}
 	ask(t, "udp", udp, "word.", dns.TypeA)
 	ask(t, "udp", udp, "x.cluster.local.", dns.TypeA)
+	mu.Lock()
+	defer mu.Unlock()
 	if want := []string{"up.example.", "down.example."}; !slices.Equal(asked, want) {
 		t.Errorf("asked outside: %v, want %v", asked, want)
 	}
