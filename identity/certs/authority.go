@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/types/known/structpb"
@@ -84,6 +85,9 @@ func (c *CA) Issue(ctx context.Context, id identity.ID) (Issued, error) {
 	return check(chain, id, key)
 }
 
+// connectTimeout is how long a connection to the authority may take to come up.
+const connectTimeout = 4 * time.Second
+
 func (c *CA) call(ctx context.Context, req *ca.IstioCertificateRequest) ([]string, error) {
 	conf, err := c.TLS()
 	if err != nil {
@@ -96,6 +100,8 @@ func (c *CA) call(ctx context.Context, req *ca.IstioCertificateRequest) ([]strin
 	conn, err := grpc.NewClient(c.Address, append([]grpc.DialOption{
 		grpc.WithTransportCredentials(credentials.NewTLS(conf)), grpc.WithDisableServiceConfig(), grpc.WithNoProxy(),
 		grpc.WithReadBufferSize(4 << 10), grpc.WithWriteBufferSize(4 << 10),
+		// While it restarts, its address may lead to nobody, who refuses nothing.
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.DefaultConfig, MinConnectTimeout: connectTimeout}),
 	}, c.DialOptions...)...)
 	if err != nil {
 		return nil, err

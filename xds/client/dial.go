@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
@@ -20,6 +21,10 @@ func (c *Client) dial() (*grpc.ClientConn, error) {
 	return grpc.NewClient(c.conf.Address, append(DialOptions(conf), c.conf.DialOptions...)...)
 }
 
+// connectTimeout is how long a connection may take to come up. When the control plane restarts, its address still leads
+// to the pod that is gone for a moment, where nobody refuses; gRPC's own 20 s would be 20 s of old configuration.
+const connectTimeout = 4 * time.Second
+
 // DialOptions are how a proxy talks to the control plane: over TLS, small buffers, dead connections found in 40 s.
 func DialOptions(conf *tls.Config) []grpc.DialOption {
 	return []grpc.DialOption{
@@ -28,6 +33,7 @@ func DialOptions(conf *tls.Config) []grpc.DialOption {
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
 		grpc.WithReadBufferSize(4 << 10), grpc.WithWriteBufferSize(4 << 10), grpc.WithSharedWriteBuffer(true),
 		grpc.WithDisableServiceConfig(), grpc.WithNoProxy(),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.DefaultConfig, MinConnectTimeout: connectTimeout}),
 	}
 }
 

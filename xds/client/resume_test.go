@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -104,6 +105,30 @@ func TestBackoff(t *testing.T) {
 			if d := tries[i+1].Sub(tries[i]); d < 5*time.Millisecond || d > 15*time.Second {
 				t.Errorf("attempt %d came %v after the one before", i+1, d)
 			}
+		}
+	})
+}
+
+// An address that leads nowhere for a moment, as a service's does while its only pod restarts, costs seconds.
+func TestAConnectionThatDoesNotComeUpIsGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tries := []time.Time{}
+		c := New(Config{
+			Address: "passthrough:istiod", Node: &discovery.Node{Id: "n"}, Log: slog.New(slog.DiscardHandler),
+			TLS: func() (*tls.Config, error) { return &tls.Config{MinVersion: tls.VersionTLS13}, nil },
+			DialOptions: []grpc.DialOption{grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+				tries = append(tries, time.Now())
+				<-ctx.Done()
+				return nil, ctx.Err()
+			})},
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		defer cancel()
+		if err := c.Run(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if len(tries) < 6 {
+			t.Errorf("%d attempts in 30 s", len(tries))
 		}
 	})
 }
