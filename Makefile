@@ -34,6 +34,11 @@ race: ## run the tests of every package under the race detector (needs a C compi
 bench: ## measure, as ratios in one run
 	$(GO) test -run '^$$' -bench . -benchmem ./hbone/... ./authz/... ./collection/...
 
+interop: ## run beside Istio's own ztunnel, the file that ZTUNNEL_BIN names
+	@test -x "$(ZTUNNEL_BIN)" || { echo "make interop needs Istio's ztunnel: build it from its repository and say ZTUNNEL_BIN=/path/to/ztunnel (docs/interoperability.md tells how)"; exit 1; }
+	@$(MAKE) -s build
+	AMBIT_BIN=$(CURDIR)/$(BIN) ZTUNNEL_BIN=$(abspath $(ZTUNNEL_BIN)) $(GO) test -count=1 -timeout 10m -v ./test/interop
+
 fuzz: ## run every fuzz target for FUZZTIME (30s)
 	@test/fuzz.sh $(or $(FUZZTIME),30s)
 
