@@ -27,6 +27,7 @@ func TestFaults(t *testing.T) {
 	t.Run("F15 many connections at once", m.many)
 	t.Run("F16 pods come and go", m.churn)
 	t.Run("F23 ztunnel is stopped and goes on", m.stopped)
+	t.Run("F25 slow consumers", m.slow)
 }
 
 // integrity: random sizes, half-closes, resets by either end. What the client cut, the server saw cut, and the reverse.

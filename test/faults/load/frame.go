@@ -19,6 +19,7 @@ const (
 	serverReset               // the server resets midway through its answer
 	clientReset               // the client resets midway through its request
 	long                      // messages to and fro until the client half-closes
+	bulk                      // the server sends down MiB, all of the same bytes
 )
 
 // plan is what the client wants of a connection, and its first bytes.

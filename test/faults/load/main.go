@@ -3,6 +3,8 @@
 //
 //	load serve ADDRESS                 answer connections, and tell on ADDRESS's port + 1 what was seen
 //	load offer [flags] ADDRESS         offer connections until standard input ends, then print a Report as JSON
+//	load fetch [flags] ADDRESS         fetch many bytes over one connection, and print Poured as JSON
+//	load sip [flags] ADDRESS           read a byte a second of each of some connections, until standard input ends
 package main
 
 import (
@@ -28,13 +30,17 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	if len(args) < 2 {
-		return fmt.Errorf("want serve ADDRESS or offer [flags] ADDRESS")
+		return fmt.Errorf("want serve, offer, fetch or sip, and ADDRESS")
 	}
 	switch args[0] {
 	case "serve":
 		return serve(ctx, args[1])
 	case "offer":
 		return offerCommand(ctx, args[1:])
+	case "fetch":
+		return fetchCommand(ctx, args[1:])
+	case "sip":
+		return sipCommand(ctx, args[1:])
 	}
 	return fmt.Errorf("unknown command %q", args[0])
 }

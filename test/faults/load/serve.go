@@ -95,8 +95,11 @@ func (s *server) one(ctx context.Context, c *net.TCPConn) error {
 		return err // also a probe that connects and leaves
 	}
 	s.bytes.Add(planSize)
-	if p.end == long {
+	switch p.end {
+	case long:
 		return s.echo(c)
+	case bulk:
+		return s.pour(c, p)
 	}
 	r := rand.New(rand.NewPCG(p.seed, 2)) //nolint:gosec // test data
 	switch p.end {
@@ -134,6 +137,17 @@ func (s *server) read(c *net.TCPConn, p plan) error {
 		s.bytes.Add(int64(p.up))
 	}
 	return err
+}
+
+// pour sends as many MiB as the plan wants.
+func (s *server) pour(c *net.TCPConn, p plan) error {
+	b := noise(p.seed, 1<<20)
+	for range p.down {
+		if _, err := c.Write(b); err != nil {
+			return err
+		}
+	}
+	return c.CloseWrite()
 }
 
 // echo sends everything back.
