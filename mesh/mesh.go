@@ -51,6 +51,7 @@ const (
 	AnnotationRedirection    = "ambient.istio.io/redirection" // enabled, pending
 	AnnotationBypassInbound  = "ambient.istio.io/bypass-inbound-capture"
 	AnnotationDNSCapture     = "ambient.istio.io/dns-capture"
+	AnnotationReroute        = "istio.io/reroute-virtual-interfaces" // names, by comma
 	AnnotationDryRun         = "istio.io/dry-run"
 	AnnotationSidecarStatus  = "sidecar.istio.io/status"
 	AnnotationTrafficDistrib = "networking.istio.io/traffic-distribution"

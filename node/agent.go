@@ -30,6 +30,8 @@ type agent struct {
 	queue  *queue
 	pods   *pods
 	counts *counters
+
+	guarded bool // bridges are, against forged probes; set before anything runs
 }
 
 // reconcile judges a pod anew and does what follows. A pod that must be looked at again says when.
@@ -118,7 +120,11 @@ func (a *agent) newer(ctx context.Context, have *captured) (bool, error) {
 // A namespace that was not captured before becomes the agent's.
 func (a *agent) enroll(ctx context.Context, pod objects.Pod, ips []netip.Addr, have *captured) error {
 	start := time.Now()
-	options := capture.Options(pod, a.conf.DNSCapture, redirect.V6())
+	v6, err := redirect.V6(have.ns)
+	if err != nil {
+		return fmt.Errorf("redirect pod %s: %w", pod.Key, err)
+	}
+	options := capture.Options(pod, a.conf.DNSCapture, v6)
 	tampered := have.whole && have.options == options && !have.relaxed
 	have.pod, have.options, have.rules, have.leaving, have.relaxed = pod, options, capture.For(options), time.Time{}, false
 	if len(ips) > 0 {

@@ -66,7 +66,7 @@ func newWorld(t *testing.T) *world {
 	netnstest.Need(t)
 	leaks := goleak.IgnoreCurrent()
 	t.Cleanup(func() { goleak.VerifyNone(t, leaks) })
-	t.Cleanup(func() { must(t, nft.Delete(nil, capture.Host(nil))) }) // an agent leaves it for the next
+	t.Cleanup(func() { must(t, nft.Delete(nil, capture.Host(nil), capture.Bridges())) }) // an agent leaves it for the next
 	dir, err := os.MkdirTemp("", "node")
 	must(t, err)
 	t.Cleanup(func() {
@@ -215,7 +215,7 @@ func (p *testPod) captured() bool { return strings.Contains(p.tables(), "istio-a
 // capture puts rules into the pod's namespace, as an earlier agent would have.
 func (p *testPod) capture() {
 	p.w.t.Helper()
-	must(p.w.t, redirect.Apply(p.ns, capture.For(capture.Pod{V6: redirect.V6()})))
+	must(p.w.t, redirect.Apply(p.ns, capture.For(capture.Pod{V6: true})))
 }
 
 // probed reports whether probes of the pod are exempt.

@@ -119,6 +119,10 @@ func (n *Node) Run(ctx context.Context) error {
 	if _, err := a.probes.Ensure(); err != nil {
 		return err
 	}
+	err := a.probes.Guard()
+	if a.guarded = err == nil; err != nil {
+		n.conf.Log.Warn("pods of one bridge, if this node has any, could forge probes to each other", "error", err)
+	}
 	g := lifecycle.NewGroup(ctx)
 	g.Go("pods", a.watch.Run)
 	g.Go("node proxies", a.adopt)
@@ -152,6 +156,11 @@ func (a *agent) repair(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-t.C:
+		}
+		if a.guarded {
+			if err := a.probes.Guard(); err != nil {
+				a.log.Warn("guard of bridges not repaired", "error", err)
+			}
 		}
 		if changed, err := a.probes.Ensure(); err != nil {
 			a.log.Warn("probe exemption not repaired", "error", err)

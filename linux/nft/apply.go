@@ -148,6 +148,8 @@ func familyName(f nftables.TableFamily) string {
 		return "inet"
 	case nftables.TableFamilyIPv4:
 		return "ip"
+	case nftables.TableFamilyBridge:
+		return Bridge.String()
 	case nftables.TableFamilyIPv6:
 		return "ip6"
 	}

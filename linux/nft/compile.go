@@ -32,7 +32,7 @@ type kernelChain struct {
 }
 
 func (t Table) kernel() *nftables.Table {
-	f := [...]nftables.TableFamily{nftables.TableFamilyINet, nftables.TableFamilyIPv4, nftables.TableFamilyIPv6}[t.Family]
+	f := [...]nftables.TableFamily{nftables.TableFamilyINet, nftables.TableFamilyIPv4, nftables.TableFamilyIPv6, nftables.TableFamilyBridge}[t.Family]
 	return &nftables.Table{Name: t.Name, Family: f}
 }
 
@@ -136,7 +136,7 @@ func (p *program) rule(f Family, r Rule, mapName string) (exprs []expr.Any, err 
 	t := compiled{setID: p.setID, fail: func(e error) { err = errors.Join(err, e) }}
 	family := INet
 	want := func(one Family) {
-		if one != INet && family != INet && one != family || one != INet && f != INet && one != f {
+		if one != INet && family != INet && one != family || one != INet && f != INet && f != Bridge && one != f {
 			t.fail(errors.New("IPv4 and IPv6 in one rule"))
 		}
 		if one != INet {
@@ -156,6 +156,10 @@ func (p *program) rule(f Family, r Rule, mapName string) (exprs []expr.Any, err 
 			}
 			body = append(body, e)
 		}
+	}
+	if family != INet && f == Bridge {
+		ethertype := map[Family]uint16{IPv4: unix.ETH_P_IP, IPv6: unix.ETH_P_IPV6}[family]
+		exprs = compare(&expr.Meta{Key: expr.MetaKeyPROTOCOL, Register: reg}, false, binary.BigEndian.AppendUint16(nil, ethertype))(t)
 	}
 	if family != INet && f == INet {
 		exprs = compare(&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: reg}, false, []byte{byte(natFamily(family))})(t)

@@ -210,6 +210,11 @@ func DaddrLocal() Match {
 		&expr.Fib{Register: reg, ResultADDRTYPE: true, FlagDADDR: true}, false, host32(unix.RTN_LOCAL))}
 }
 
+// SocketUser matches packets that a socket of this namespace sends, made by a process of a user.
+func SocketUser(uid uint32) Match {
+	return Match{text: fmt.Sprintf("meta skuid %d", uid), build: compare(&expr.Meta{Key: expr.MetaKeySKUID, Register: reg}, false, host32(uid))}
+}
+
 // SocketOwned matches packets that a socket of this namespace sends: not forwarded ones.
 func SocketOwned() Match {
 	// Loading the owner of a packet without a socket ends the rule; no user has this number (it is "none").

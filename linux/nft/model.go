@@ -27,9 +27,10 @@ const (
 	INet Family = iota // IPv4 and IPv6
 	IPv4
 	IPv6
+	Bridge // frames between ports of a bridge
 )
 
-func (f Family) String() string { return [...]string{"inet", "ip", "ip6"}[f] }
+func (f Family) String() string { return [...]string{"inet", "ip", "ip6", "bridge"}[f] }
 
 // Table is a set of chains that is replaced as a whole.
 type Table struct {

@@ -52,7 +52,7 @@ func everything() nft.Table {
 				Then(nft.DNAT(addrPort("10.9.9.9:1"), addrPort("10.9.9.8:2"))).Comment("node port"),
 		}},
 		{Name: "post", Type: nft.NAT, Hook: nft.Postrouting, Priority: nft.PrioritySNAT, Rules: []nft.Rule{
-			nft.If(nft.SocketOwned(), nft.TCP(), nft.DaddrIn(live)).Then(nft.SNAT(netip.MustParseAddr("169.254.7.127"))),
+			nft.If(nft.SocketOwned(), nft.SocketUser(0), nft.TCP(), nft.DaddrIn(live)).Then(nft.SNAT(netip.MustParseAddr("169.254.7.127"))),
 			nft.If(nft.NotOutIface("lo"), nft.SaddrIn(nets), nft.NotDaddrIn(nets)).Then(nft.Masquerade()),
 			nft.If(nft.NotInIface("eth9"), nft.OutIface("eth1"), nft.NotSaddr(prefix("fd00::/8"))).Then(nft.SNAT(netip.MustParseAddr("fd00::5"))),
 		}},
@@ -88,6 +88,26 @@ func TestWhatIsAppliedIsWhatTheKernelLists(t *testing.T) {
 	if err != nil || l != nil {
 		t.Errorf("List after Delete = %v, %v, want nothing", l, err)
 	}
+}
+
+func TestBridgeTable(t *testing.T) {
+	ns := netnstest.New(t)
+	table := nft.Table{Family: nft.Bridge, Name: "frames", Chains: []nft.Chain{{
+		Name: "pre", Type: nft.Filter, Hook: nft.Prerouting, Priority: nft.PriorityRaw, Rules: []nft.Rule{
+			nft.If(nft.Saddr(prefix("169.254.7.127/32"))).Then(nft.Drop()),
+			nft.If(nft.Saddr(prefix("fd00::1/128"))).Then(nft.Drop()),
+		},
+	}}}
+	for range 2 {
+		must(t, nft.Apply(ns, table))
+		if d, err := nft.Compare(ns, table); err != nil || len(d) > 0 {
+			t.Fatalf("kernel differs: %v, %v", d, err)
+		}
+	}
+	if names, err := nft.Names(ns); err != nil || len(names) != 1 || names[0] != "bridge frames" {
+		t.Errorf("tables %v, %v", names, err)
+	}
+	must(t, nft.Delete(ns, table))
 }
 
 func TestTamperingShows(t *testing.T) {

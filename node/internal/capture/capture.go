@@ -3,6 +3,7 @@ package capture
 
 import (
 	"net/netip"
+	"strings"
 
 	"github.com/ambit-mesh/ambit/linux/link"
 	"github.com/ambit-mesh/ambit/linux/nft"
@@ -13,7 +14,9 @@ import (
 type Pod struct {
 	BypassInbound bool // only outbound connections are captured
 	DNS           bool // DNS queries go to the proxy
-	V6            bool // the kernel knows IPv6
+	// Virtual are interfaces of the pod, by comma, behind which virtual machines are: what comes from there is outbound.
+	Virtual string
+	V6      bool // the namespace has IPv6
 }
 
 // Rules are what a captured pod's namespace must hold.
@@ -67,6 +70,11 @@ func nat(p Pod) nft.Table {
 	out := nft.Chain{Name: "output", Type: nft.NAT, Hook: nft.Output, Priority: nft.PriorityDNAT}
 	each := func(c *nft.Chain, rule func(loopback, probe netip.Prefix) nft.Rule) {
 		c.Rules = append(c.Rules, rule(loopbackV4(), probeV4()), rule(loopbackV6(), probeV6()))
+	}
+	for name := range strings.SplitSeq(p.Virtual, ",") {
+		if name != "" {
+			pre.Rules = append(pre.Rules, nft.If(nft.InIface(name), nft.TCP()).Then(nft.Redirect(mesh.PortOutbound)).Comment("virtual machine"))
+		}
 	}
 	if !p.BypassInbound {
 		each(&pre, func(_, probe netip.Prefix) nft.Rule {

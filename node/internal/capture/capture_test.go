@@ -31,6 +31,7 @@ func TestRules(t *testing.T) {
 		"v6":             {V6: true},
 		"dns":            {DNS: true, V6: true},
 		"bypass-inbound": {BypassInbound: true, V6: true},
+		"virtual":        {Virtual: "k6t-eth0,k6t-eth1", V6: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			golden.Check(t, "testdata/"+name+".txt", text(capture.For(p)))
@@ -41,5 +42,5 @@ func TestRules(t *testing.T) {
 func TestHostRules(t *testing.T) {
 	golden.Check(t, "testdata/host.txt", []byte(capture.Host([]netip.Addr{
 		netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("fd00::1"),
-	}).String()))
+	}).String()+capture.Bridges().String()))
 }

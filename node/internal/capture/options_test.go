@@ -23,6 +23,8 @@ func TestOptions(t *testing.T) {
 		{name: "DNS for this", words: words{dns: "true"}, want: capture.Pod{DNS: true}},
 		{name: "bypass", words: words{bypass: "true"}, want: capture.Pod{BypassInbound: true}},
 		{name: "no bypass", words: words{bypass: "false"}},
+		{name: "virtual machines", words: words{"istio.io/reroute-virtual-interfaces": " k6t-1 ,k6t-2,,k6t-1"}, want: capture.Pod{Virtual: "k6t-1,k6t-2"}},
+		{name: "names that no interface has", words: words{"istio.io/reroute-virtual-interfaces": "eth*,a b,longer-than-fifteen,a/b,\n,ok"}, want: capture.Pod{Virtual: "ok"}},
 		{name: "words that are no boolean change nothing", dns: true, words: words{bypass: "yes please", dns: "off"}, want: capture.Pod{DNS: true}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -40,6 +40,20 @@ func (p *Probes) Ensure() (changed bool, err error) {
 	return true, nil
 }
 
+// Guard keeps pods of one bridge from forging probes to each other. A kernel without packet filters for bridges cannot.
+func (p *Probes) Guard() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	d, err := nft.Compare(nil, capture.Bridges())
+	if err == nil && len(d) > 0 {
+		err = nft.Apply(nil, capture.Bridges())
+	}
+	if err != nil {
+		return fmt.Errorf("guard bridges against forged probes: %w", err)
+	}
+	return nil
+}
+
 // current lists the pods in the kernel's table, none if there is no table.
 func current() ([]netip.Addr, error) {
 	l, err := nft.List(nil, capture.Host(nil))
@@ -99,7 +113,7 @@ func (p *Probes) Prune() error {
 func (p *Probes) Remove() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return nft.Delete(nil, capture.Host(nil))
+	return errors.Join(nft.Delete(nil, capture.Host(nil)), nft.Delete(nil, capture.Bridges()))
 }
 
 func (p *Probes) allLocked() []netip.Addr {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/ambit-mesh/ambit/linux/link"
 	"github.com/ambit-mesh/ambit/linux/netns"
@@ -12,10 +13,11 @@ import (
 	"github.com/ambit-mesh/ambit/node/internal/capture"
 )
 
-// V6 reports whether the kernel knows IPv6. Where it does not, no packet of it can pass either.
-func V6() bool {
-	_, err := os.Stat("/proc/sys/net/ipv6")
-	return err == nil
+// V6 reports whether a namespace has IPv6: the kernel may not know it, or it may be turned off there. Then no packet of it can
+// pass. The packet filter's rules are for both families always; what depends on this is the routing, which then would not be taken.
+func V6(ns *netns.Namespace) (bool, error) {
+	all, err := link.Addrs(ns)
+	return slices.ContainsFunc(all, func(a link.Address) bool { return a.Prefix.Addr().Is6() }), err
 }
 
 // Apply makes a pod's namespace hold exactly the rules. It may be repeated. The policy routes come first:
@@ -84,7 +86,8 @@ func Relax(ns *netns.Namespace) error { return nft.Apply(ns, capture.Relaxed()) 
 
 // Remove takes everything out that Apply put in, whatever the pod's options were.
 func Remove(ns *netns.Namespace) error {
-	r := capture.For(capture.Pod{V6: V6()})
+	_, err := os.Stat("/proc/sys/net/ipv6")
+	r := capture.For(capture.Pod{V6: err == nil})
 	errs := []error{nft.Delete(ns, r.Tables...)}
 	for _, m := range r.Marks {
 		errs = append(errs, link.DeleteRule(ns, m))

@@ -38,11 +38,17 @@ type network struct {
 func families(t *testing.T, f func(t *testing.T, v6 bool)) {
 	t.Run("IPv4", func(t *testing.T) { f(t, false) })
 	t.Run("IPv6", func(t *testing.T) {
-		if !redirect.V6() {
+		if !v6Here() {
 			t.Skip("this kernel does not know IPv6")
 		}
 		f(t, true)
 	})
+}
+
+// v6Here reports whether this kernel has IPv6.
+func v6Here() bool {
+	has, err := redirect.V6(nil)
+	return err == nil && has
 }
 
 func newNetwork(t *testing.T, v6 bool, p capture.Pod) network {
@@ -58,7 +64,7 @@ func newNetwork(t *testing.T, v6 bool, p capture.Pod) network {
 		must(t, link.AddAddr(n.other, "eth0", netip.PrefixFrom(n.otherIP, 64)))
 		must(t, link.AddRoute(n.pod, link.Route{To: netip.MustParsePrefix("::/0"), Via: n.nodeIP}))
 	}
-	p.V6 = redirect.V6()
+	p.V6 = v6Here()
 	rules := capture.For(p)
 	must(t, redirect.Apply(n.pod, rules))
 	if d, err := redirect.Differences(n.pod, rules); err != nil || len(d) > 0 {
@@ -304,10 +310,10 @@ func TestRelaxedPodCapturesNothingNewAndKeepsWhatItHas(t *testing.T) {
 // CN-15.
 func TestDifferencesFindTamperingAndApplyRepairsIt(t *testing.T) {
 	n := newNetwork(t, false, capture.Pod{})
-	rules := capture.For(capture.Pod{V6: redirect.V6()})
+	rules := capture.For(capture.Pod{V6: v6Here()})
 	other := nft.Table{Family: nft.INet, Name: "of-another", Chains: []nft.Chain{{Name: "c"}}}
 	must(t, nft.Apply(n.pod, other))
-	loose := capture.For(capture.Pod{BypassInbound: true, V6: redirect.V6()})
+	loose := capture.For(capture.Pod{BypassInbound: true, V6: v6Here()})
 	for name, tamper := range map[string]func() error{
 		"table flushed":   func() error { return nft.Delete(n.pod, rules.Tables[0]) },
 		"rules weaker":    func() error { return nft.Apply(n.pod, loose.Tables[0]) },
