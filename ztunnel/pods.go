@@ -13,6 +13,7 @@ import (
 	"github.com/ambit-mesh/ambit/ztunnel/internal/dns"
 	"github.com/ambit-mesh/ambit/ztunnel/internal/inpod"
 	"github.com/ambit-mesh/ambit/ztunnel/internal/proxy"
+	"github.com/ambit-mesh/ambit/ztunnel/internal/state"
 )
 
 // running is a pod that is served; its proxy is that which was opened last.
@@ -140,11 +141,30 @@ func (z *Ztunnel) serve(ctx context.Context, r *running, p *servers) {
 }
 
 func (z *Ztunnel) proxyConfig() proxy.Config {
-	return proxy.Config{
+	c := proxy.Config{
 		State: z.state, Source: z.certs, Roots: z.certs, TrustDomain: z.conf.TrustDomain, Cluster: z.conf.ClusterID,
 		Access: z.conf.Access, TCP: z.conf.Metrics.TCP, Log: z.conf.Log.With(telemetry.Scope("proxy")), Grace: z.conf.Grace, Failed: z.failed,
 		Refusals: z.refusals, Unproven: z.unproven, PostQuantum: z.conf.PostQuantum,
 	}
+	if z.conf.SameNode {
+		c.Neighbour = z.neighbour
+	}
+	return c
+}
+
+// neighbour finds the proxy of a workload that is a pod of ours.
+func (z *Ztunnel) neighbour(w *state.Workload) *proxy.Proxy {
+	if w.UID != z.conf.ClusterID+"//Pod/"+w.Namespace+"/"+w.Name {
+		return nil
+	}
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	for _, r := range z.proxies {
+		if r.pod.Namespace == w.Namespace && r.pod.Name == w.Name {
+			return r.proxy
+		}
+	}
+	return nil
 }
 
 func proxyPod(p inpod.Pod) proxy.Pod {

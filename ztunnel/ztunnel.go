@@ -53,6 +53,9 @@ type Config struct {
 	// RootFile holds roots of TrustDomain besides those that the CA answers, and CRLFile revocation lists; both are read
 	// again when they change. Default: none.
 	RootFile, CRLFile string
+	// SameNode carries connections between two pods of this ztunnel in memory, without encryption. Identities, policies,
+	// logs and metrics stay as they are.
+	SameNode bool
 	// PostQuantum refuses key exchanges between proxies that do not resist quantum computers.
 	PostQuantum bool
 	// Grace is how long connections may finish after the end of Run's context. Default 30s.

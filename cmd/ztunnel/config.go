@@ -19,7 +19,7 @@ type config struct {
 	prefer, resolv                   string
 	meshRoot, crl                    string
 	postQuantum                      bool
-	dns                              bool
+	dns, sameNode                    bool
 	xds, ca, serverName, root, token string
 	zds                              string
 	admin, metrics, readiness        string
@@ -57,6 +57,11 @@ func parse(args []string, getenv func(string) string, usage io.Writer) (config, 
 	f.StringVar(&c.root, "root", env("XDS_ROOT_CA", mesh.RootCertPath), "file with the control plane's root certificate (XDS_ROOT_CA)")
 	f.StringVar(&c.meshRoot, "mesh-root", env("MESH_ROOT_CA", mesh.RootCertPath), "file with the root certificates of the mesh, besides those that the certificate authority answers (MESH_ROOT_CA)")
 	f.StringVar(&c.crl, "crl", env("CRL_PATH", ""), "file with certificate revocation lists (CRL_PATH)")
+	sameNode, err := strconv.ParseBool(env("ENABLE_SAME_NODE_SHORTCUT", "false"))
+	if err != nil {
+		return config{}, fmt.Errorf("ENABLE_SAME_NODE_SHORTCUT: want true or false: %w", err)
+	}
+	f.BoolVar(&c.sameNode, "same-node-shortcut", sameNode, "carry connections between two pods of this node in memory, without encryption; identities, policies, logs and metrics stay as they are (ENABLE_SAME_NODE_SHORTCUT)")
 	f.BoolVar(&c.postQuantum, "post-quantum", env("COMPLIANCE_POLICY", "") == "pqc", "between proxies, refuse key exchanges that do not resist quantum computers (COMPLIANCE_POLICY=pqc)")
 	f.StringVar(&c.token, "token", env("AUTH_TOKEN", mesh.TokenPath), "file with this pod's token (AUTH_TOKEN)")
 	f.StringVar(&c.prefer, "prefer-namespace", env("PREFERED_SERVICE_NAMESPACE", ""), "namespace whose services come after those of the client's own (PREFERED_SERVICE_NAMESPACE)")

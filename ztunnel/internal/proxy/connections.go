@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"crypto/x509"
 	"net/netip"
 	"slices"
 	"sync"
@@ -26,7 +27,8 @@ type connection struct {
 	protocol             string
 	asked                authz.Conn
 	cut                  context.CancelCauseFunc
-	missing              time.Time // since when a policy is missing that may admit it
+	proofs               [][]*x509.Certificate // what both sides proved who they are with, where no tunnel did
+	missing              time.Time             // since when a policy is missing that may admit it
 }
 
 func newConnections() *connections {
@@ -97,6 +99,17 @@ func (cs *connections) cutAll(why error) {
 	defer cs.mu.Unlock()
 	for c := range cs.open {
 		c.cut(why) // the connection's own goroutine does the rest
+	}
+}
+
+// recheck cuts those without a tunnel whose certificates judge refuses.
+func (cs *connections) recheck(judge func([]*x509.Certificate) error) {
+	for _, c := range cs.list(telemetry.Inbound) {
+		for _, chain := range c.proofs {
+			if err := judge(chain); err != nil {
+				c.cut(err)
+			}
+		}
 	}
 }
 

@@ -27,7 +27,7 @@ func (p *Proxy) dialApp(ctx context.Context, from netip.Addr, to netip.AddrPort)
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	o := sock.Options{Mark: mesh.Mark, Transparent: true, FreeBind: true, ReuseAddr: true}
-	if from.Is4() != to.Addr().Is4() || from.IsLoopback() {
+	if from.Is4() != to.Addr().Is4() || from.IsLoopback() || to.Addr().IsLoopback() {
 		c, err := sock.Dial(ctx, p.pod.NS, netip.AddrPort{}, to, o)
 		return c, asConnect(err)
 	}

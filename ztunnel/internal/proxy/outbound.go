@@ -7,6 +7,7 @@ import (
 	"net/netip"
 
 	"github.com/ambit-mesh/ambit/hbone"
+	"github.com/ambit-mesh/ambit/identity/svid"
 	"github.com/ambit-mesh/ambit/linux/sock"
 	"github.com/ambit-mesh/ambit/mesh"
 	"github.com/ambit-mesh/ambit/telemetry"
@@ -36,7 +37,15 @@ func (p *Proxy) serveOutbound(ctx context.Context, c *net.TCPConn) {
 	open := &connection{Direction: telemetry.Outbound, src: r.Src.Addr, dialled: to, protocol: "TCP", cut: cut}
 	defer p.open.add(open)()
 
-	server, err := p.connect(ctx, r, open, to)
+	self, route, err := p.route(ctx, r, open, to)
+	if n := p.neighbourOf(route); err == nil && n != nil {
+		p.serveNeighbour(ctx, c, r, route, n)
+		return
+	}
+	var server net.Conn
+	if err == nil {
+		server, err = p.connect(ctx, r, self, route)
+	}
 	if err != nil {
 		p.reset(c)
 		r.end(0, 0, err)
@@ -50,11 +59,11 @@ func (p *Proxy) serveOutbound(ctx context.Context, c *net.TCPConn) {
 	r.end(res.Sent, res.Received, res.Err)
 }
 
-// connect opens the way to where the application wants to go.
-func (p *Proxy) connect(ctx context.Context, r *report, open *connection, to netip.AddrPort) (net.Conn, error) {
+// route decides where a connection goes.
+func (p *Proxy) route(ctx context.Context, r *report, open *connection, to netip.AddrPort) (*state.Workload, state.Route, error) {
 	self, err := p.self(ctx, r.Src.Addr.Addr())
 	if err != nil {
-		return nil, err
+		return nil, state.Route{}, err
 	}
 	route := p.State.Route(self, to)
 	r.Src = party(self, r.Src.Addr, r.Src.Identity)
@@ -68,10 +77,15 @@ func (p *Proxy) connect(ctx context.Context, r *report, open *connection, to net
 		}
 	case state.Passthrough, state.Plaintext:
 	default:
-		return nil, &failure{flag: telemetry.ConnectFailed, text: route.Why()}
+		return self, route, &failure{flag: telemetry.ConnectFailed, text: route.Why()}
 	}
 	r.known()
 	p.open.set(open, route.To, route.Kind == state.HBONE)
+	return self, route, nil
+}
+
+// connect opens the way to where a connection goes.
+func (p *Proxy) connect(ctx context.Context, r *report, self *state.Workload, route state.Route) (net.Conn, error) {
 	if route.Kind == state.HBONE {
 		return p.tunnel(ctx, r, self, route)
 	}
@@ -85,7 +99,7 @@ func (p *Proxy) connect(ctx context.Context, r *report, open *connection, to net
 }
 
 func (p *Proxy) tunnel(ctx context.Context, r *report, self *state.Workload, route state.Route) (net.Conn, error) {
-	if err := p.certified(ctx); err != nil {
+	if _, err := p.certificate(ctx); err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*connectTimeout)
@@ -105,14 +119,15 @@ func (p *Proxy) tunnel(ctx context.Context, r *report, self *state.Workload, rou
 	return s, nil
 }
 
-// certified waits for the pod's certificate, which it needs a moment after it starts.
-func (p *Proxy) certified(ctx context.Context) error {
+// certificate waits for the pod's certificate, which it needs a moment after it starts.
+func (p *Proxy) certificate(ctx context.Context) (*svid.SVID, error) {
 	ctx, cancel := context.WithTimeout(ctx, p.Wait)
 	defer cancel()
-	if _, err := p.Source.SVID(ctx, p.id); err != nil {
-		return &failure{telemetry.IdentityFailed, "identity error", err}
+	s, err := p.Source.SVID(ctx, p.id)
+	if err != nil {
+		return nil, &failure{telemetry.IdentityFailed, "identity error", err}
 	}
-	return nil
+	return s, nil
 }
 
 // ownPort reports whether an address is one of the proxy's own ports in this pod.
@@ -125,13 +140,4 @@ func (p *Proxy) ownPort(to netip.AddrPort) bool {
 	}
 	w := p.State.Pod(p.Cluster, p.pod.Namespace, p.pod.Name)
 	return w == nil || w.Has(to.Addr())
-}
-
-// proxyPort reports whether a port belongs to the proxy, so that nothing may be forwarded to it.
-func proxyPort(port uint16) bool {
-	switch port {
-	case mesh.PortOutbound, mesh.PortPlaintext, mesh.PortHBONE, mesh.PortDNS, mesh.PortSOCKS:
-		return true
-	}
-	return false
 }

@@ -45,6 +45,9 @@ type Config struct {
 	// PostQuantum refuses key exchanges that do not resist quantum computers.
 	PostQuantum bool
 	Log         *slog.Logger
+	// Neighbour finds the proxy of a workload that this ztunnel serves too, nil if there is none. Connections to it then
+	// go there without a tunnel, so without encryption. Default: all go through tunnels.
+	Neighbour func(*state.Workload) *Proxy
 	// Grace is how long connections may finish after the end of Run's context. Default 30s.
 	Grace time.Duration
 	// Wait is how long a connection waits for what is not there yet: the pod's certificate, its workload, a policy
@@ -66,6 +69,8 @@ type Proxy struct {
 	dialer    *hbone.Dialer
 	server    *hbone.Server
 	open      *connections
+	proof     proof
+	owned     sync.Map // addresses that the pod's namespace has
 	outbound  *port
 	plaintext *port
 	tunnels   *port
@@ -247,6 +252,7 @@ func (p *Proxy) unproven(c net.Conn, err error) {
 func (p *Proxy) Recheck(judge func(chain []*x509.Certificate) error) {
 	p.dialer.Recheck(judge)
 	p.server.Recheck(judge)
+	p.open.recheck(judge)
 }
 
 // self is the pod as the control plane knows it. It waits for it, and for one that has the address: what is known may

@@ -21,8 +21,9 @@ type report struct {
 	span    hbone.Traceparent
 	began   time.Time
 	traffic hbone.Traffic
-	inverse bool   // traffic is counted from the server's side
-	closed  func() // nil before the connection was open
+	inverse bool    // traffic is counted from the server's side
+	twin    *report // the client's, whose traffic it is, where both sides are ours
+	closed  func()  // nil before the connection was open
 }
 
 func (p *Proxy) newReport(d telemetry.Direction, trace hbone.Traceparent) *report {
@@ -40,6 +41,9 @@ func (r *report) opened() { r.closed = r.p.TCP.Opened(&r.Record, r) }
 
 // Carried is what the connection has carried so far.
 func (r *report) Carried() (sent, received uint64) {
+	if r.twin != nil {
+		return r.twin.Carried()
+	}
 	a, b := uint64(r.traffic.Sent.Load()), uint64(r.traffic.Received.Load())
 	if r.inverse {
 		return b, a
@@ -54,8 +58,8 @@ func (r *report) refused(v authz.Verdict) { r.Policy, r.Why = v.Policy, v.Why }
 func (r *report) end(sent, received int64, err error) {
 	r.Duration = time.Since(r.began)
 	r.Sent, r.Received = uint64(max(sent, 0)), uint64(max(received, 0))
-	if _, revoked := errors.AsType[*crl.RevokedError](err); revoked && r.closed != nil {
-		err = errRevoked(err)
+	if e, revoked := errors.AsType[*crl.RevokedError](err); revoked && r.closed != nil {
+		err = errRevoked(e)
 	}
 	if err != nil {
 		r.Err, r.Flag = err.Error(), flagOf(err)
@@ -68,9 +72,7 @@ func (r *report) end(sent, received int64, err error) {
 	} else {
 		r.p.TCP.Failed(&r.Record)
 	}
-	if err == nil || r.closed != nil || r.p.Refusals.pass() {
-		r.p.Access.End(&r.Record)
-	}
+	r.p.Access.End(&r.Record)
 	if err != nil && r.p.Failed != nil {
 		r.p.Failed(r.Record)
 	}

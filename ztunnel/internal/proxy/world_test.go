@@ -38,6 +38,7 @@ type world struct {
 	store  *state.Store
 	log    *lines
 	conf   proxy.Config
+	near   func(*state.Workload) *proxy.Proxy // nil: all go through tunnels
 }
 
 func newWorld(t *testing.T) *world {
@@ -51,6 +52,12 @@ func newWorld(t *testing.T) *world {
 	w.conf = proxy.Config{
 		State: w.store, Source: w.ca, Roots: w.ca, TrustDomain: fakeca.TrustDomain, Cluster: "Kubernetes",
 		Access: telemetry.NewAccess(h), TCP: telemetry.NewMetrics("ztunnel", "test").TCP, Log: slog.New(h), Grace: 200 * time.Millisecond, Wait: 300 * time.Millisecond,
+	}
+	w.conf.Neighbour = func(x *state.Workload) *proxy.Proxy {
+		if w.near == nil {
+			return nil
+		}
+		return w.near(x)
 	}
 	return w
 }
@@ -151,6 +158,23 @@ func (w *world) serve(p *pod) {
 		}
 	})
 	w.t.Cleanup(p.stop)
+}
+
+// over waits until no connection of the pods is open.
+func (w *world) over(pods ...*pod) {
+	w.t.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	deadline := time.After(5 * time.Second)
+	for _, p := range pods {
+		for len(p.proxy.Connections()) > 0 {
+			select {
+			case <-tick.C:
+			case <-deadline:
+				w.t.Fatalf("still open at %s: %+v", p.name, p.proxy.Connections())
+			}
+		}
+	}
 }
 
 // policies replaces nothing: it adds.
