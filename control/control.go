@@ -40,6 +40,8 @@ type Writer interface {
 type StatusWriter interface {
 	Apply(ctx context.Context, o kinds.Object) error
 	Delete(ctx context.Context, k kinds.Kind, namespace, name string) error
+	// Read gives what was applied last, also by others and before a restart; nil for nothing.
+	Read(ctx context.Context, k kinds.Kind, namespace, name string) (kinds.Object, error)
 }
 
 // Callers verifies the tokens of proxies.
@@ -143,7 +145,8 @@ func (c *Control) serve(ctx context.Context, serving func()) error {
 	}
 	rules := ca.Rules{TrustDomain: c.conf.TrustDomain, Trusted: c.conf.NodeAccounts, Pods: newPods(c.store.Objects)}
 	d := door{callers: c.conf.Callers, rules: rules, nodeAccounts: c.conf.NodeAccounts}
-	xds := server.New(server.Config[source.Caller]{Authenticate: d.authenticate, Admit: d.admit, Types: c.out.Types, Log: c.conf.Log, Sent: c.count.sent, Heard: c.count.heard})
+	force := newForcing(c)
+	xds := server.New(server.Config[source.Caller]{Authenticate: d.authenticate, Admit: d.admit, Types: c.out.Types, Log: c.conf.Log, Sent: c.count.sent, Heard: c.count.heard, Answered: force.answered})
 	defer xds.Close()
 	signer := &ca.Server{
 		Authority: authority.signer, Issued: authority.signed, Callers: c.conf.Callers, Log: c.conf.Log, Now: time.Now, Count: c.count.certificate,
@@ -168,6 +171,7 @@ func (c *Control) serve(ctx context.Context, serving func()) error {
 	})
 	g.Go("authority", authority.follow)
 	g.Go("roots", func(ctx context.Context) error { return c.distributeRoots(ctx, authority) })
+	g.Go("what is in force", func(ctx context.Context) error { return force.run(ctx, xds) })
 	g.Go("status", func(ctx context.Context) error { return status.Keep(ctx, c.out.Statuses, c.conf.Status, c.conf.Log) })
 	serving()
 	c.conf.Log.Info("control plane is serving", "xds", c.conf.XDS.Addr().String(), "trustDomain", c.conf.TrustDomain)

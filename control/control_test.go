@@ -292,7 +292,7 @@ func TestStatusThroughTheDoor(t *testing.T) {
 		return len(found) == 1
 	})
 	st := &found[0].Object.(*securityv1.AuthorizationPolicy).Status
-	if len(st.Conditions) != 1 || st.Conditions[0].Type != "ZtunnelAccepted" || st.Conditions[0].Reason != "UnsupportedValue" || st.ObservedGeneration != 3 {
+	if len(st.Conditions) != 2 || st.Conditions[1].Reason != "Pending" || st.Conditions[0].Type != "ZtunnelAccepted" || st.Conditions[0].Reason != "UnsupportedValue" || st.ObservedGeneration != 3 {
 		t.Errorf("status %v", st.Conditions)
 	}
 	if err := os.Remove(filepath.Join(p.dir, "objects/policy.yaml")); err != nil {

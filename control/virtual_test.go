@@ -106,6 +106,12 @@ func (m *memory) Delete(_ context.Context, k kinds.Kind, namespace, name string)
 	return nil
 }
 
+func (m *memory) Read(_ context.Context, k kinds.Kind, namespace, name string) (kinds.Object, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.all[ref(source.Ref{Kind: k, Key: source.Key(namespace, name)})], nil
+}
+
 // roots is what a namespace's pods are given to trust.
 func (m *memory) roots(namespace string) string {
 	c, _ := m.store.Objects.ConfigMaps.Get(namespace + "/" + mesh.RootConfigMap)
@@ -131,6 +137,12 @@ func (s statuses) Delete(_ context.Context, k kinds.Kind, namespace, name string
 	defer s.mu.Unlock()
 	delete(s.status, ref(source.Ref{Kind: k, Key: source.Key(namespace, name)}))
 	return nil
+}
+
+func (s statuses) Read(_ context.Context, k kinds.Kind, namespace, name string) (kinds.Object, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.status[ref(source.Ref{Kind: k, Key: source.Key(namespace, name)})], nil
 }
 
 // tokens are callers by what they say.

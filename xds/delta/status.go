@@ -48,6 +48,9 @@ func nonce(n uint64) string {
 	return strconv.FormatUint(n, 10)
 }
 
+// Refuses tells whether the subscriber holds a resource that came in a response which it refused.
+func (s *Server) Refuses(name string) bool { return s.held[name].refused }
+
 // Holding tells which version of a resource the subscriber was last sent, "" for none, and whether it accepted it.
 func (s *Server) Holding(name string) (version string, accepted bool) {
 	h, ok := s.held[name]

@@ -149,7 +149,8 @@ func (s *Server[C]) all() []*subscriber[C] {
 	return all
 }
 
-// Subscribers tells who is connected and how far each is, in order of arrival.
+// Subscribers tells who is connected and how far each is, in order of arrival. It must not be called from a collection's
+// functions or watchers.
 func (s *Server[C]) Subscribers() []Subscriber[C] {
 	subs := s.all()
 	out := make([]Subscriber[C], len(subs))

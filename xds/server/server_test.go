@@ -207,6 +207,47 @@ func TestDelaysAreMeasuredFromTheChange(t *testing.T) {
 	})
 }
 
+// Through tells which changes a subscriber surely knows of, whether they concerned it or not.
+func TestThrough(t *testing.T) {
+	in(t, func(t *testing.T, p *plane) {
+		p.policies.Put(thing("deny", "1"))
+		c := p.call("a")
+		defer c.end()
+		c.subscribe("a", "policy")
+		through := func() time.Time {
+			synctest.Wait()
+			return p.xds.Subscribers()[0].Types["policy"].Through
+		}
+		first := c.hear("policy 1 deny@1")
+		if got := through(); !got.IsZero() {
+			t.Errorf("nothing is answered, and it knows all up to %v", got)
+		}
+		time.Sleep(time.Second)
+		p.policies.Put(thing("deny", "2"))
+		changed := time.Now()
+		time.Sleep(time.Second)
+		c.ack(first)
+		second := c.hear("policy 2 deny@2")
+		if got := through(); !got.Before(changed) {
+			t.Errorf("the first answer, and it knows the second change of %v up to %v", changed, got)
+		}
+		time.Sleep(time.Second)
+		p.policies.Put(thing("deny", "3"))
+		later := time.Now()
+		c.ack(second)
+		third := c.hear("policy 3 deny@3")
+		if got := through(); got.Before(changed) || !got.Before(later) {
+			t.Errorf("the second answer: %v, changes at %v and %v", got, changed, later)
+		}
+		c.ack(third)
+		time.Sleep(time.Second)
+		p.things.Put(thing("x", "1")) // of a type that it has not asked for
+		if got := through(); !got.Equal(time.Now()) {
+			t.Errorf("nothing waits for it, and it knows up to %v", got)
+		}
+	})
+}
+
 func TestProgressIsReported(t *testing.T) {
 	in(t, func(t *testing.T, p *plane) {
 		p.policies.Put(thing("deny", "1"))
@@ -230,7 +271,7 @@ func TestProgressIsReported(t *testing.T) {
 		p.policies.Put(thing("deny", "2"))
 		second := c.hear("policy 2 deny@2")
 		c.say(&delta.Request{TypeUrl: "policy", ResponseNonce: second.GetNonce(), ErrorDetail: &discovery.Status{Message: "deny is not understood"}})
-		holders(Holder[string]{Caller: "a", Node: node, Version: "2", Latest: true, Nack: "deny is not understood"})
+		holders(Holder[string]{Caller: "a", Node: node, Version: "2", Latest: true, Refused: true, Nack: "deny is not understood"})
 		if r := <-p.reports; r.Types["policy"].Nack == "" || r.Types["policy"].Acked != "1" || !slices.Equal(r.Types["policy"].Behind, []string{"deny"}) {
 			t.Errorf("report %+v", r)
 		}

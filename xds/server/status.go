@@ -3,6 +3,7 @@ package server
 import (
 	"time"
 
+	"github.com/ambit-mesh/ambit/collection"
 	"github.com/ambit-mesh/ambit/xds/delta"
 )
 
@@ -24,6 +25,8 @@ type Progress struct {
 	delta.Status
 	// SentAt and AnsweredAt are when the last response left and when the last answer came; zero for never.
 	SentAt, AnsweredAt time.Time
+	// Through is up to when it knows of every change: those before it were part of what it has answered.
+	Through time.Time
 }
 
 // Sent is a response that has left.
@@ -49,9 +52,10 @@ type Holder[C any] struct {
 	Version string
 	// Latest tells whether this is the version that there is now.
 	Latest bool
-	// Accepted tells whether it has acknowledged this version; Nack is its reason if it refused something.
-	Accepted bool
-	Nack     string
+	// Accepted tells whether it has acknowledged this version, Refused whether it came in a response that it refused. Nack
+	// is its reason if it refused anything.
+	Accepted, Refused bool
+	Nack              string
 }
 
 func (b *subscriber[C]) nodeID() string {
@@ -63,10 +67,24 @@ func (b *subscriber[C]) nodeID() string {
 func (b *subscriber[C]) snapshot() Subscriber[C] {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	waiting := make([]bool, len(b.machines))
+	var at time.Time
+	collection.Still(b.s.types[0].Resources, func() {
+		b.inboxMu.Lock()
+		defer b.inboxMu.Unlock()
+		at = time.Now()
+		for i, names := range b.inbox {
+			waiting[i] = len(names) > 0
+		}
+	})
 	types := make(map[string]Progress, len(b.machines))
 	for i, m := range b.machines {
 		if m.Server != nil {
-			types[b.s.types[i].URL] = Progress{Status: m.Status(), SentAt: m.sent, AnsweredAt: m.answered}
+			p := Progress{Status: m.Status(), SentAt: m.sent, AnsweredAt: m.answered, Through: m.through}
+			if !p.Outstanding && m.since.IsZero() && !waiting[i] {
+				p.Through = at // nothing that changed since concerns it
+			}
+			types[b.s.types[i].URL] = p
 		}
 	}
 	return Subscriber[C]{ID: b.id, Caller: b.caller, Node: b.node, Cluster: b.cluster, Connected: b.since, Open: true, Types: types}
@@ -83,7 +101,7 @@ func (b *subscriber[C]) holds(typ int, name string) (Holder[C], bool) {
 	if version == "" {
 		return Holder[C]{}, false
 	}
-	return Holder[C]{Caller: b.caller, Node: b.node, Version: version, Accepted: accepted, Nack: m.Status().Nack}, true
+	return Holder[C]{Caller: b.caller, Node: b.node, Version: version, Accepted: accepted, Refused: m.Refuses(name), Nack: m.Status().Nack}, true
 }
 
 // report tells whoever wants to know how far this subscriber is.

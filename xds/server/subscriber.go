@@ -25,11 +25,12 @@ type subscriber[C any] struct {
 	since  time.Time
 	wake   chan struct{}
 
-	mu       sync.Mutex // guards below
-	machines []machine  // by type
-	node     string
-	cluster  string // that it says it is in
-	admitted bool
+	mu        sync.Mutex // guards below
+	machines  []machine  // by type
+	node      string
+	cluster   string // that it says it is in
+	admitted  bool
+	collected time.Time // when names were last moved from the inbox: what changed before is in the machines
 
 	inboxMu sync.Mutex            // guards below
 	inbox   []map[string]struct{} // names changed, by type
@@ -42,11 +43,13 @@ type machine struct {
 	sent, answered time.Time
 	since          time.Time // when the first change was noted, or the first request came, that is not sent; zero for none
 	of             time.Time // since, of the last response
+	made           time.Time // up to when the last response has every change
+	through        time.Time // made, of the last response that was answered
 }
 
 func newSubscriber[C any](s *Server[C], caller C) *subscriber[C] {
 	return &subscriber[C]{
-		s: s, caller: caller, since: time.Now(), machines: make([]machine, len(s.types)),
+		s: s, caller: caller, since: time.Now(), collected: time.Now(), machines: make([]machine, len(s.types)),
 		wake: make(chan struct{}, 1), inbox: make([]map[string]struct{}, len(s.types)), noted: make([]time.Time, len(s.types)),
 	}
 }
@@ -137,7 +140,7 @@ func (b *subscriber[C]) take(r *delta.Request) error {
 	now := time.Now()
 	heard := Heard{Type: r.GetTypeUrl(), Refused: r.GetErrorDetail() != nil, After: now.Sub(m.of)}
 	if answered {
-		m.answered = now
+		m.answered, m.through = now, m.made
 	}
 	if m.since.IsZero() && (!answered || len(r.GetResourceNamesSubscribe()) > 0) {
 		m.since = now
@@ -182,14 +185,17 @@ func (b *subscriber[C]) admit(r *delta.Request) error {
 func (b *subscriber[C]) collect() {
 	var inbox []map[string]struct{}
 	var noted []time.Time
+	var at time.Time
 	collection.Still(b.s.types[0].Resources, func() { // whole waves only: see Config.Types
 		b.inboxMu.Lock()
 		defer b.inboxMu.Unlock()
+		at = time.Now()
 		inbox, b.inbox = b.inbox, make([]map[string]struct{}, len(b.inbox))
 		noted, b.noted = b.noted, make([]time.Time, len(b.noted))
 	})
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.collected = at
 	for i, names := range inbox {
 		// A type not subscribed to is looked at as a whole once it is.
 		if m := &b.machines[i]; m.Server != nil && len(names) > 0 {
@@ -257,6 +263,7 @@ func (b *subscriber[C]) next(typ int) (resp *delta.Response, more bool) {
 	resp = m.Next(view[C]{b.s.types[typ], b.caller})
 	switch {
 	case resp != nil:
+		m.made = b.collected
 		if m.of = m.since; m.of.IsZero() {
 			m.of = time.Now()
 		}

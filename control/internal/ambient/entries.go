@@ -87,10 +87,15 @@ func (c Config) endpoint(se *networkingv1.ServiceEntry, e *networkingv1alpha3.Wo
 	return w
 }
 
+// EntryUID names the workload of a WorkloadEntry.
+func (c Config) EntryUID(we *networkingv1.WorkloadEntry) string {
+	return c.ClusterID + "/networking.istio.io/WorkloadEntry/" + we.Namespace + "/" + we.Name
+}
+
 // FromWorkloadEntry makes the workload of a WorkloadEntry.
 func (c Config) FromWorkloadEntry(we *networkingv1.WorkloadEntry, around Around) *workload.Workload {
 	w := c.entry(&we.Spec, around.Services, around)
-	w.Uid = c.ClusterID + "/networking.istio.io/WorkloadEntry/" + we.Namespace + "/" + we.Name
+	w.Uid = c.EntryUID(we)
 	w.Name, w.Namespace = we.Name, we.Namespace
 	w.WorkloadName = first(we.Annotations, "istio.io/autoRegistrationGroup")
 	labels := EntryLabels(we)

@@ -21,6 +21,11 @@ type Result struct {
 	Why    string
 }
 
+// NoEffect reports whether proxies would make nothing of a policy: a DENY without rules denies nobody.
+func (r Result) NoEffect() bool {
+	return r.Wire == nil || r.Wire.Action == authorization.Action_DENY && len(r.Wire.Rules) == 0
+}
+
 // Reasons of the condition ZtunnelAccepted.
 const (
 	Accepted    = "Accepted"
@@ -60,9 +65,9 @@ func FromAuthorizationPolicy(p *securityv1.AuthorizationPolicy, root string) Res
 // finish converts the rules and says how it went.
 func finish(p *securityv1.AuthorizationPolicy, wire *authorization.Authorization, complaint string) Result {
 	var http, bad []string
-	for _, r := range p.Spec.Rules {
-		c := conversion{deny: wire.Action == authorization.Action_DENY, namespace: p.Namespace}
-		if rule := c.rule(r); rule != nil {
+	for i, r := range p.Spec.Rules {
+		c := conversion{deny: wire.Action == authorization.Action_DENY, namespace: p.Namespace, rule: i}
+		if rule := c.convert(r); rule != nil {
 			wire.Rules = append(wire.Rules, rule)
 		}
 		http = append(http, c.http...)
@@ -71,10 +76,8 @@ func finish(p *securityv1.AuthorizationPolicy, wire *authorization.Authorization
 	r := Result{Wire: wire, Reason: Accepted, Why: "bound to ztunnel"}
 	switch {
 	case len(bad) > 0:
-		slices.Sort(bad)
-		r.Reason, r.Why = Invalid, fmt.Sprintf("these values cannot be read: %s; the policy is stricter than written", strings.Join(slices.Compact(bad), ", "))
+		r.Reason, r.Why = Invalid, fmt.Sprintf("these values cannot be read: %s; the policy is stricter than written. Correct them", list(bad))
 	case len(http) > 0:
-		slices.Sort(http)
 		what := "ALLOW rules with HTTP attributes are left out, so less is allowed than written."
 		if wire.Action == authorization.Action_DENY {
 			what = "the DENY rules apply without their HTTP attributes, so more is denied than written."
@@ -82,12 +85,30 @@ func finish(p *securityv1.AuthorizationPolicy, wire *authorization.Authorization
 				what = "without them nothing is left of this DENY policy: it has no effect."
 			}
 		}
-		r.Reason, r.Why = Unsupported, fmt.Sprintf("ztunnel does not support HTTP attributes (found: %s): %s Use a waypoint to enforce them",
-			strings.Join(slices.Compact(http), ", "), what)
+		r.Reason, r.Why = Unsupported, fmt.Sprintf("ztunnel does not support HTTP attributes (found: %s): %s Use a waypoint to enforce them, "+
+			"or write a rule without them", list(http), what)
 	case complaint != "":
 		r.Reason, r.Why = Invalid, complaint
 	}
 	return r
+}
+
+// mostListed is how many places a message lists.
+const mostListed = 8
+
+// list puts places into words, each once.
+func list(places []string) string {
+	slices.Sort(places)
+	places = slices.Compact(places)
+	if n := len(places); n > mostListed {
+		return strings.Join(places[:mostListed], ", ") + fmt.Sprintf(" and %d more", n-mostListed)
+	}
+	return strings.Join(places, ", ")
+}
+
+// place is where in the policy a field of the part stands that is being converted.
+func (c *conversion) place(field string) string {
+	return fmt.Sprintf("spec.rules[%d].%s.%s", c.rule, c.at, field)
 }
 
 // scope says whom a policy is for. A selector that asks for nothing selects all, as no selector does.
@@ -105,8 +126,10 @@ func scope(p *securityv1.AuthorizationPolicy, root string) authorization.Scope {
 type conversion struct {
 	deny      bool
 	namespace string
-	http      []string // attributes that layer 4 cannot see
-	bad       []string // values that cannot be read
+	rule      int
+	at        string   // where in the rule the conversion is
+	http      []string // where attributes stand that layer 4 cannot see
+	bad       []string // values that cannot be read, and where they stand
 }
 
 // part is one clause and what is missing from it.
@@ -116,23 +139,26 @@ type part struct {
 	broken bool // some value could not be read
 }
 
-func (c *conversion) rule(r *securityv1beta1.Rule) *authorization.Rule {
+func (c *conversion) convert(r *securityv1beta1.Rule) *authorization.Rule {
 	var parts []part
 	if len(r.GetTo()) > 0 {
 		p := part{clause: &authorization.Clause{}}
-		for _, to := range r.To {
+		for i, to := range r.To {
+			c.at = fmt.Sprintf("to[%d].operation", i)
 			c.add(&p, func() (*authorization.Match, int) { return c.operation(to.GetOperation()) })
 		}
 		parts = append(parts, p)
 	}
 	if len(r.GetFrom()) > 0 {
 		p := part{clause: &authorization.Clause{}}
-		for _, from := range r.From {
+		for i, from := range r.From {
+			c.at = fmt.Sprintf("from[%d].source", i)
 			c.add(&p, func() (*authorization.Match, int) { return c.source(from.GetSource()) })
 		}
 		parts = append(parts, p)
 	}
-	for _, when := range r.GetWhen() {
+	for i, when := range r.GetWhen() {
+		c.at = fmt.Sprintf("when[%d]", i)
 		p := part{clause: &authorization.Clause{}}
 		c.add(&p, func() (*authorization.Match, int) { return c.condition(when) })
 		parts = append(parts, p)

@@ -16,7 +16,7 @@ import (
 // operation converts the layer-4 part of a `to`; kept counts the fields that have values there.
 func (c *conversion) operation(o *securityv1beta1.Operation) (m *authorization.Match, kept int) {
 	c.unseen(o.ProtoReflect(), "ports", "notPorts")
-	m = &authorization.Match{DestinationPorts: c.ports(o.GetPorts()), NotDestinationPorts: c.ports(o.GetNotPorts())}
+	m = &authorization.Match{DestinationPorts: c.ports("ports", o.GetPorts()), NotDestinationPorts: c.ports("notPorts", o.GetNotPorts())}
 	return m, len(o.GetPorts()) + len(o.GetNotPorts())
 }
 
@@ -25,9 +25,9 @@ func (c *conversion) source(s *securityv1beta1.Source) (m *authorization.Match, 
 	c.unseen(s.ProtoReflect(), "ipBlocks", "notIpBlocks", "namespaces", "notNamespaces", "serviceAccounts", "notServiceAccounts",
 		"principals", "notPrincipals")
 	m = &authorization.Match{
-		SourceIps: c.blocks(s.GetIpBlocks()), NotSourceIps: c.blocks(s.GetNotIpBlocks()),
+		SourceIps: c.blocks("ipBlocks", s.GetIpBlocks()), NotSourceIps: c.blocks("notIpBlocks", s.GetNotIpBlocks()),
 		Namespaces: words(s.GetNamespaces()), NotNamespaces: words(s.GetNotNamespaces()),
-		ServiceAccounts: c.accounts(s.GetServiceAccounts()), NotServiceAccounts: c.accounts(s.GetNotServiceAccounts()),
+		ServiceAccounts: c.accounts("serviceAccounts", s.GetServiceAccounts()), NotServiceAccounts: c.accounts("notServiceAccounts", s.GetNotServiceAccounts()),
 		Principals: words(s.GetPrincipals()), NotPrincipals: words(s.GetNotPrincipals()),
 	}
 	return m, len(s.GetIpBlocks()) + len(s.GetNotIpBlocks()) + len(s.GetNamespaces()) + len(s.GetNotNamespaces()) +
@@ -39,17 +39,17 @@ func (c *conversion) condition(w *securityv1beta1.Condition) (m *authorization.M
 	m, kept = &authorization.Match{}, len(w.GetValues())+len(w.GetNotValues())
 	switch w.GetKey() {
 	case "source.ip":
-		m.SourceIps, m.NotSourceIps = c.blocks(w.Values), c.blocks(w.NotValues)
+		m.SourceIps, m.NotSourceIps = c.blocks("values", w.Values), c.blocks("notValues", w.NotValues)
 	case "source.namespace":
 		m.Namespaces, m.NotNamespaces = words(w.Values), words(w.NotValues)
 	case "source.principal":
 		m.Principals, m.NotPrincipals = words(w.Values), words(w.NotValues)
 	case "destination.ip":
-		m.DestinationIps, m.NotDestinationIps = c.blocks(w.Values), c.blocks(w.NotValues)
+		m.DestinationIps, m.NotDestinationIps = c.blocks("values", w.Values), c.blocks("notValues", w.NotValues)
 	case "destination.port":
-		m.DestinationPorts, m.NotDestinationPorts = c.ports(w.Values), c.ports(w.NotValues)
+		m.DestinationPorts, m.NotDestinationPorts = c.ports("values", w.Values), c.ports("notValues", w.NotValues)
 	default:
-		c.http = append(c.http, w.GetKey())
+		c.http = append(c.http, c.place("key")+" "+w.GetKey())
 		kept = 0
 	}
 	return m, kept
@@ -62,18 +62,18 @@ func (c *conversion) unseen(m protoreflect.Message, seen ...string) {
 	}
 	m.Range(func(f protoreflect.FieldDescriptor, _ protoreflect.Value) bool {
 		if !slices.Contains(seen, f.JSONName()) {
-			c.http = append(c.http, f.JSONName())
+			c.http = append(c.http, c.place(f.JSONName()))
 		}
 		return true
 	})
 }
 
-func (c *conversion) ports(values []string) []uint32 {
+func (c *conversion) ports(field string, values []string) []uint32 {
 	var out []uint32
 	for _, v := range values {
 		n, err := strconv.ParseUint(v, 10, 16)
 		if err != nil {
-			c.bad = append(c.bad, strconv.Quote(v))
+			c.bad = append(c.bad, c.place(field)+" "+strconv.Quote(v))
 			continue
 		}
 		out = append(out, uint32(n))
@@ -82,12 +82,12 @@ func (c *conversion) ports(values []string) []uint32 {
 }
 
 // blocks reads addresses and ranges in canonical form: an IPv4 address written as IPv6 means the IPv4 one.
-func (c *conversion) blocks(values []string) []*authorization.Address {
+func (c *conversion) blocks(field string, values []string) []*authorization.Address {
 	var out []*authorization.Address
 	for _, v := range values {
 		p, err := ParseBlock(v)
 		if err != nil {
-			c.bad = append(c.bad, strconv.Quote(v))
+			c.bad = append(c.bad, c.place(field)+" "+strconv.Quote(v))
 			continue
 		}
 		out = append(out, &authorization.Address{Address: p.Addr().AsSlice(), Length: uint32(p.Bits())})
@@ -116,7 +116,7 @@ func ParseBlock(s string) (netip.Prefix, error) {
 }
 
 // accounts reads "namespace/name", or "name" in the policy's own namespace.
-func (c *conversion) accounts(values []string) []*authorization.ServiceAccountMatch {
+func (c *conversion) accounts(field string, values []string) []*authorization.ServiceAccountMatch {
 	var out []*authorization.ServiceAccountMatch
 	for _, v := range values {
 		ns, name, ok := strings.Cut(v, "/")
@@ -124,7 +124,7 @@ func (c *conversion) accounts(values []string) []*authorization.ServiceAccountMa
 			ns, name = c.namespace, v
 		}
 		if ns == "" || name == "" || strings.ContainsAny(name, "/*") || strings.Contains(ns, "*") {
-			c.bad = append(c.bad, strconv.Quote(v))
+			c.bad = append(c.bad, c.place(field)+" "+strconv.Quote(v))
 			continue
 		}
 		out = append(out, &authorization.ServiceAccountMatch{Namespace: ns, ServiceAccount: name})

@@ -90,11 +90,16 @@ func effective(own mode, ns, meshWide *securityv1.PeerAuthentication) mode {
 	return permissive
 }
 
+// HasEffect reports whether anything of a policy counts: with a selector it does in its own namespace only.
+func HasEffect(p *securityv1.PeerAuthentication, root string) bool {
+	return len(p.Spec.GetSelector().GetMatchLabels()) == 0 || p.Namespace != root
+}
+
 // FromPeerAuthentication makes the policy of a workload's port-level exceptions, or says that none is needed.
 func FromPeerAuthentication(p, ns, meshWide *securityv1.PeerAuthentication, root string) Result {
 	selective := len(p.Spec.GetSelector().GetMatchLabels()) > 0
 	switch {
-	case selective && p.Namespace == root:
+	case !HasEffect(p, root):
 		return Result{Reason: Unsupported, Why: "a PeerAuthentication with a selector has no effect in the root namespace " + root}
 	case !selective && len(p.Spec.PortLevelMtls) > 0:
 		return Result{Reason: Unsupported, Why: "portLevelMtls has no effect without a selector; the mode for all ports is in force"}

@@ -17,6 +17,7 @@ import (
 	"github.com/ambit-mesh/ambit/collection"
 	"github.com/ambit-mesh/ambit/control/internal/ambient"
 	"github.com/ambit-mesh/ambit/control/internal/policy"
+	"github.com/ambit-mesh/ambit/control/internal/status"
 	"github.com/ambit-mesh/ambit/control/source"
 	"github.com/ambit-mesh/ambit/control/source/kinds"
 )
@@ -26,6 +27,8 @@ type deriver struct {
 	ambient.Config
 	*source.Objects
 	graph     *collection.Graph
+	forces    *collection.Set[status.Force]
+	stale     *collection.Set[status.Stale]
 	waypoints collection.Collection[*ambient.Waypoint]
 	services  collection.Collection[*ambient.Service]
 
@@ -38,6 +41,10 @@ func inNamespace[T metav1.Object](o T) []string { return []string{o.GetNamespace
 
 func newDeriver(st *source.Store, c ambient.Config) *deriver {
 	d := &deriver{Config: c, Objects: st.Objects, graph: st.Graph}
+	d.forces = collection.NewSet(d.graph, func(f status.Force) string { return f.Key }, func(a, b status.Force) bool { return a == b })
+	d.forces.MarkSynced()
+	d.stale = collection.NewSet(d.graph, status.Stale.Key, func(a, b status.Stale) bool { return a.Key() == b.Key() && a.Why == b.Why })
+	d.stale.MarkSynced()
 	d.policiesIn = collection.NewIndex(d.AuthorizationPolicies, func(p *securityv1.AuthorizationPolicy) []string {
 		if len(p.Spec.GetSelector().GetMatchLabels()) == 0 {
 			return nil // workloads refer only to policies that select them

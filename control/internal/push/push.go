@@ -27,7 +27,12 @@ type Outputs struct {
 	Workloads collection.Collection[*workload.Workload]
 	Policies  collection.Collection[*authorization.Authorization]
 	Statuses  collection.Collection[status.Status]
-	Types     []server.Type[source.Caller]
+	// Needs are what must have got to node proxies; whoever finds out whether it has puts that into Forces. Stale are the
+	// objects whose files do not count as they are now.
+	Needs  collection.Collection[status.Need]
+	Forces *collection.Set[status.Force]
+	Stale  *collection.Set[status.Stale]
+	Types  []server.Type[source.Caller]
 }
 
 // Trusted are the accounts, "namespace/name", whose proxies serve whole nodes and so may see every workload.
@@ -38,7 +43,7 @@ func (t Trusted) sees(c source.Caller, _ delta.Resource) bool { return slices.Co
 // New derives everything from the objects of a store.
 func New(st *source.Store, c ambient.Config, trusted Trusted) Outputs {
 	d := newDeriver(st, c)
-	out := Outputs{Services: d.services, Workloads: d.workloads(), Policies: d.policies()}
+	out := Outputs{Services: d.services, Workloads: d.workloads(), Policies: d.policies(), Needs: d.needs(), Forces: d.forces, Stale: d.stale}
 	resourceKind := collection.Kind[delta.Resource]{Key: func(r delta.Resource) string { return r.Name }, Equal: sameResource}
 	addresses := collection.Join(sameResource,
 		collection.Map(out.Workloads, resourceKind, func(_ *collection.Read, w *workload.Workload) (delta.Resource, bool) {
@@ -70,7 +75,7 @@ func New(st *source.Store, c ambient.Config, trusted Trusted) Outputs {
 		}, func(_ *collection.Read, s *ambient.Service) (*workload.Service, bool) { return s.Wire, true }),
 		Workloads: out.Workloads,
 	})
-	out.Statuses = collection.Join(status.Same, d.statuses(), d.routingStatuses(l7.Plans))
+	out.Statuses = collection.Join(status.Same, d.statuses(out.Needs), d.routingStatuses(l7.Plans))
 	for _, url := range []string{mesh.TypeSecret, mesh.TypeBackend, mesh.TypeRoute, mesh.TypeListener} {
 		out.Types = append(out.Types, server.Type[source.Caller]{
 			URL: url, Resources: l7.Resources[url],

@@ -2,6 +2,7 @@ package push
 
 import (
 	"slices"
+	"strings"
 
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
@@ -13,29 +14,95 @@ import (
 	"github.com/ambit-mesh/ambit/control/internal/routing"
 	"github.com/ambit-mesh/ambit/control/internal/status"
 	"github.com/ambit-mesh/ambit/control/source/kinds"
+	"github.com/ambit-mesh/ambit/mesh"
 )
 
-// statuses say what became of policies and of what asks for a waypoint.
-func (d *deriver) statuses() collection.Collection[status.Status] {
+// needs are what must have got to node proxies for policies and entries to be in force. What is enforced nowhere needs
+// nothing.
+func (d *deriver) needs() collection.Collection[status.Need] {
+	kind := collection.Kind[status.Need]{Key: status.Need.Key, Equal: status.SameNeed}
+	policies := []string{mesh.TypeAuthorization, mesh.TypeAddress} // workloads refer to policies
+	enforced := func(o kinds.Object, r policy.Result) (status.Need, bool) {
+		n := status.Need{Of: o, Types: policies}
+		if r.Wire != nil {
+			n.Names = []string{policy.Key(r.Wire)}
+		}
+		return n, !r.NoEffect()
+	}
+	return collection.Join(status.SameNeed,
+		collection.Map(d.AuthorizationPolicies, kind, func(_ *collection.Read, p *securityv1.AuthorizationPolicy) (status.Need, bool) {
+			return enforced(p, policy.FromAuthorizationPolicy(p, d.RootNamespace))
+		}),
+		collection.Map(d.PeerAuthentications, kind, func(r *collection.Read, p *securityv1.PeerAuthentication) (status.Need, bool) {
+			n, _ := enforced(p, d.peer(r, p))
+			return n, policy.HasEffect(p, d.RootNamespace)
+		}),
+		collection.Map(d.ServiceEntries, kind, func(_ *collection.Read, s *networkingv1.ServiceEntry) (status.Need, bool) {
+			n := status.Need{Of: s, Types: []string{mesh.TypeAddress}}
+			for _, host := range s.Spec.Hosts {
+				n.Names = append(n.Names, s.Namespace+"/"+strings.ToLower(host))
+			}
+			return n, true
+		}),
+		collection.Map(d.WorkloadEntries, kind, func(_ *collection.Read, w *networkingv1.WorkloadEntry) (status.Need, bool) {
+			return status.Need{Of: w, Types: []string{mesh.TypeAddress}, Names: []string{d.EntryUID(w)}}, true
+		}))
+}
+
+// statuses say what became of policies, of entries and of what asks for a waypoint.
+func (d *deriver) statuses(needs collection.Collection[status.Need]) collection.Collection[status.Status] {
 	kind := collection.Kind[status.Status]{Key: status.Status.Key, Equal: status.Same}
-	bound := func(r *collection.Read, o kinds.Object, traffic string) (status.Status, bool) {
-		return status.OfBinding(o, d.bind(r, o, traffic))
+	// forced adds whether the object is in force where that is a question, and that its file is broken.
+	forced := func(r *collection.Read, s status.Status) status.Status {
+		if _, asks := collection.Get(r, needs, s.Key()); !asks {
+			return s
+		}
+		f, known := collection.Get(r, d.forces, s.Key())
+		if stale, broken := collection.Get(r, d.stale, s.Key()); broken && known {
+			f.Condition = stale.Told(f.Condition)
+		}
+		return s.With(f, known)
+	}
+	entry := func(r *collection.Read, o kinds.Object, traffic string) status.Status {
+		s, asks := status.OfBinding(o, d.bind(r, o, traffic))
+		if !asks {
+			s = status.Of(o)
+		}
+		return forced(r, s)
 	}
 	return collection.Join(status.Same,
-		collection.Map(d.AuthorizationPolicies, kind, func(_ *collection.Read, p *securityv1.AuthorizationPolicy) (status.Status, bool) {
-			return status.OfPolicy(p, policy.FromAuthorizationPolicy(p, d.RootNamespace))
+		collection.Map(d.AuthorizationPolicies, kind, func(r *collection.Read, p *securityv1.AuthorizationPolicy) (status.Status, bool) {
+			result := policy.FromAuthorizationPolicy(p, d.RootNamespace)
+			s, ok := status.OfPolicy(p, result)
+			s = forced(r, s)
+			if result.Wire.GetDryRun() {
+				s = s.Tried()
+			}
+			return s, ok
 		}),
 		collection.Map(d.PeerAuthentications, kind, func(r *collection.Read, p *securityv1.PeerAuthentication) (status.Status, bool) {
-			return status.OfPolicy(p, d.peer(r, p))
+			s, ok := status.OfPolicy(p, d.peer(r, p))
+			return forced(r, s), ok
 		}),
 		collection.Map(d.Services, kind, func(r *collection.Read, s *corev1.Service) (status.Status, bool) {
-			return bound(r, s, "service")
+			return status.OfBinding(s, d.bind(r, s, "service"))
 		}),
 		collection.Map(d.ServiceEntries, kind, func(r *collection.Read, s *networkingv1.ServiceEntry) (status.Status, bool) {
-			return bound(r, s, "service")
+			var taken []string
+			for _, host := range s.Spec.Hosts {
+				key := s.Namespace + "/" + strings.ToLower(host)
+				if svc, ok := collection.Get(r, d.services, key); ok && svc.Source != s.Namespace+"/"+s.Name {
+					taken = append(taken, host+" (of "+svc.Source+")")
+				}
+			}
+			st := entry(r, s, "service")
+			if len(taken) > 0 {
+				st = st.Overruled(taken)
+			}
+			return st, true
 		}),
 		collection.Map(d.WorkloadEntries, kind, func(r *collection.Read, w *networkingv1.WorkloadEntry) (status.Status, bool) {
-			return bound(r, w, "workload")
+			return entry(r, w, "workload"), true
 		}))
 }
 
@@ -82,6 +149,9 @@ func (d *deriver) routingStatuses(plans collection.Collection[*routing.Plan]) co
 			}
 		}
 		slices.Sort(why)
+		if stale, broken := collection.Get(r, d.stale, status.Of(o).Key()); broken {
+			why = append(why, "what the file says now is refused: "+stale.Why+"; what it said before is in force")
+		}
 		return status.OfRouting(o, why)
 	}
 	return collection.Join(status.Same,

@@ -2,6 +2,7 @@
 package status
 
 import (
+	"cmp"
 	"fmt"
 	"reflect"
 	"slices"
@@ -24,9 +25,10 @@ import (
 
 // Types of conditions.
 const (
-	ZtunnelAccepted = "ZtunnelAccepted"
-	WaypointBound   = "istio.io/WaypointBound"
-	// InForce is ours: False tells what of a route or gateway this version does not do.
+	ZtunnelAccepted  = "ZtunnelAccepted"
+	WaypointBound    = "istio.io/WaypointBound"
+	WaypointAccepted = "WaypointAccepted"
+	// InForce is ours: False tells which proxies do not have an object yet, or what of it this version does not do.
 	InForce = "ambit.io/InForce"
 
 	controller = gatewayv1.GatewayController("istio.io/gateway-controller")
@@ -39,6 +41,8 @@ type Status struct {
 	// Parents of a route, each of which gets the conditions.
 	Parents    []gatewayv1.ParentReference
 	Conditions []Condition
+	// Awaited tells that it is too early to say anything: whether proxies have the object is not known yet.
+	Awaited bool
 }
 
 // Condition is one statement, and why it holds or not.
@@ -46,6 +50,8 @@ type Condition struct {
 	Type            string
 	True            bool
 	Reason, Message string
+	// Generation that it is about, where that is not the status's.
+	Generation int64
 }
 
 // Key names a status in a collection.
@@ -53,16 +59,36 @@ func (s Status) Key() string { return s.Ref.Kind.Resource() + "/" + s.Ref.Key }
 
 // Same reports whether two say the same.
 func Same(a, b Status) bool {
-	return a.Key() == b.Key() && a.Generation == b.Generation && slices.Equal(a.Conditions, b.Conditions) &&
+	return a.Key() == b.Key() && a.Awaited == b.Awaited && a.Generation == b.Generation && slices.Equal(a.Conditions, b.Conditions) &&
 		reflect.DeepEqual(a.Parents, b.Parents)
 }
 
 // OfPolicy tells whether node proxies enforce a policy. It tells nothing of one that is not for them.
 func OfPolicy(o kinds.Object, r policy.Result) (Status, bool) {
 	if r.Reason == "" {
-		return Status{}, false
+		return of(o, Condition{
+			Type: WaypointAccepted, Reason: "AncestorNotBound",
+			Message: "targetRefs are for waypoints, which this version does not have: the policy is in force nowhere; use a selector to enforce its layer-4 part",
+		}), true
 	}
-	return of(o, Condition{Type: ZtunnelAccepted, True: r.Wire != nil || r.Reason == policy.Accepted, Reason: r.Reason, Message: r.Why}), true
+	s := of(o, Condition{Type: ZtunnelAccepted, True: r.Wire != nil || r.Reason == policy.Accepted, Reason: r.Reason, Message: r.Why})
+	if r.Wire != nil && r.NoEffect() {
+		s.Conditions = append(s.Conditions, Condition{
+			Type: InForce, Reason: "NoEffect", Message: "a DENY policy that has no rule at layer 4 denies nobody; give it one with from, ports or when",
+		})
+	}
+	return s, true
+}
+
+// Tried is the status of a policy that is only tried out.
+func (s Status) Tried() Status {
+	s.Conditions = slices.Clone(s.Conditions)
+	for i, c := range s.Conditions {
+		if c.Type == InForce {
+			s.Conditions[i].Message = "dry run, so it is only logged: " + c.Message
+		}
+	}
+	return s
 }
 
 // OfRouting tells what of an object that routes is not in force, and why. What is wholly in force has no status.
@@ -88,6 +114,29 @@ func OfBinding(o kinds.Object, b ambient.Binding) (Status, bool) {
 func of(o kinds.Object, c ...Condition) Status {
 	return Status{Ref: source.RefOf(o), Generation: o.GetGeneration(), Conditions: c}
 }
+
+// With adds whether an object is in force to what is said of it anyway.
+func (s Status) With(f Force, known bool) Status {
+	if !known {
+		s.Awaited = true
+		return s
+	}
+	s.Conditions = append(slices.Clip(s.Conditions), f.Condition)
+	return s
+}
+
+// Overruled is the status of an entry some of whose hosts are another's.
+func (s Status) Overruled(hosts []string) Status {
+	s.Conditions = slices.DeleteFunc(slices.Clone(s.Conditions), func(c Condition) bool { return c.Type == InForce })
+	s.Conditions = append(s.Conditions, Condition{
+		Type: InForce, Reason: "HostConflict",
+		Message: "these hosts are defined by another object of the namespace, which wins: " + strings.Join(hosts, ", ") + "; remove one of the two",
+	})
+	return s
+}
+
+// Of is the status of an object of which there is nothing to say.
+func Of(o kinds.Object) Status { return of(o) }
 
 // object is the status as an object that has nothing else. since tells when each condition became what it is.
 func (s Status) object(since func(Condition) time.Time) (kinds.Object, error) {
@@ -132,7 +181,7 @@ func (s Status) istio(since func(Condition) time.Time) []*metav1alpha1.IstioCond
 	for _, c := range s.Conditions {
 		out = append(out, &metav1alpha1.IstioCondition{
 			Type: c.Type, Status: c.word(), Reason: c.Reason, Message: c.Message,
-			ObservedGeneration: s.Generation, LastTransitionTime: timestamppb.New(since(c)),
+			ObservedGeneration: cmp.Or(c.Generation, s.Generation), LastTransitionTime: timestamppb.New(since(c)),
 		})
 	}
 	return out
@@ -143,7 +192,7 @@ func (s Status) kube(since func(Condition) time.Time) []metav1.Condition {
 	for _, c := range s.Conditions {
 		out = append(out, metav1.Condition{
 			Type: c.Type, Status: metav1.ConditionStatus(c.word()), Reason: c.Reason, Message: c.Message,
-			ObservedGeneration: s.Generation, LastTransitionTime: metav1.NewTime(since(c)),
+			ObservedGeneration: cmp.Or(c.Generation, s.Generation), LastTransitionTime: metav1.NewTime(since(c)),
 		})
 	}
 	return out

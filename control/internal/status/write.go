@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/ambit-mesh/ambit/collection"
 	"github.com/ambit-mesh/ambit/control/source/kinds"
 )
@@ -16,6 +18,7 @@ import (
 type Writer interface {
 	Apply(ctx context.Context, o kinds.Object) error
 	Delete(ctx context.Context, k kinds.Kind, namespace, name string) error
+	Read(ctx context.Context, k kinds.Kind, namespace, name string) (kinds.Object, error)
 }
 
 // retry is how long what could not be written waits.
@@ -54,6 +57,20 @@ type change struct {
 	gone   bool
 }
 
+// remember takes over since when conditions hold from what was written before a restart.
+func (k *keeper) remember(ctx context.Context, key string, s Status) error {
+	k.since[key] = map[string]held{}
+	namespace, name := s.Ref.Names()
+	o, err := k.to.Read(ctx, s.Ref.Kind, namespace, name)
+	if err != nil || o == nil {
+		return err
+	}
+	for _, c := range conditions(o) {
+		k.since[key][c.Type] = held{c.Status == metav1.ConditionTrue, c.LastTransitionTime.Time}
+	}
+	return nil
+}
+
 // held is since when a condition is true or false.
 type held struct {
 	is   bool
@@ -64,7 +81,9 @@ func (k *keeper) note(es []collection.Event[Status]) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for _, e := range es {
-		if e.New != nil {
+		if e.New != nil && e.New.Awaited {
+			delete(k.changed, e.Key) // what was said before stands until there is something to say
+		} else if e.New != nil {
 			k.changed[e.Key] = change{status: *e.New}
 		} else if e.Old != nil {
 			k.changed[e.Key] = change{status: *e.Old, gone: true}
@@ -110,10 +129,12 @@ func (k *keeper) one(ctx context.Context, key string, c change, now time.Time) e
 		namespace, name := c.status.Ref.Names()
 		return k.to.Delete(ctx, c.status.Ref.Kind, namespace, name)
 	}
-	o, err := c.status.object(func(is Condition) time.Time {
-		if k.since[key] == nil {
-			k.since[key] = map[string]held{}
+	if _, seen := k.since[key]; !seen {
+		if err := k.remember(ctx, key, c.status); err != nil {
+			k.log.Warn("what was said of an object before is not known, its conditions begin now", "object", key, "error", err)
 		}
+	}
+	o, err := c.status.object(func(is Condition) time.Time {
 		if h, ok := k.since[key][is.Type]; ok && h.is == is.True {
 			return h.from
 		}

@@ -78,6 +78,26 @@ func (w Writer) Delete(_ context.Context, k kinds.Kind, namespace, name string) 
 	return nil
 }
 
+// Read gives what an object's file holds; nil without a file.
+func (w Writer) Read(_ context.Context, k kinds.Kind, namespace, name string) (kinds.Object, error) {
+	if why := kinds.BadName(k, name); why != "" {
+		return nil, fmt.Errorf("read %s: %s", k.Kind, why)
+	}
+	path := Path(k, namespace, name)
+	data, err := readFile(filepath.Join(w.dir, path))
+	if err != nil || data == nil {
+		return nil, err
+	}
+	found, err := kinds.Decode(path, data)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", path, err)
+	}
+	if len(found) != 1 || kinds.Of(found[0].Object).Resource() != k.Resource() {
+		return nil, fmt.Errorf("read %s: it does not hold one %s", path, k.Kind)
+	}
+	return found[0].Object, nil
+}
+
 // put makes data the content of path so that readers see all of it or nothing.
 func put(path string, data []byte, into func(from, to string) error) error {
 	dir := filepath.Dir(path)

@@ -1,0 +1,215 @@
+package control
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/ambit-mesh/ambit/collection"
+	"github.com/ambit-mesh/ambit/control/internal/status"
+	"github.com/ambit-mesh/ambit/control/source"
+	"github.com/ambit-mesh/ambit/xds/server"
+)
+
+// How often it is found out what is in force where.
+const (
+	forceEvery = 100 * time.Millisecond // at most
+	forceLooks = time.Second            // at least: what lags is known by time alone
+	// forceGrace is how long a proxy may lag before it is told: each change takes a moment, and proxies come and go.
+	forceGrace = 3 * time.Second
+)
+
+// forcing finds out on which node proxies policies and entries are in force, and tells it in their status.
+type forcing struct {
+	c    *Control
+	xds  *server.Server[source.Caller]
+	wake chan struct{}
+	lags map[string]time.Time // since when a need lags, by key; owned by run
+
+	mu      sync.Mutex // guards below
+	needs   map[string]status.Need
+	changed map[string]time.Time
+}
+
+func newForcing(c *Control) *forcing {
+	return &forcing{c: c, wake: make(chan struct{}, 1), lags: map[string]time.Time{}, needs: map[string]status.Need{}, changed: map[string]time.Time{}}
+}
+
+// answered is told of every answer of a proxy.
+func (f *forcing) answered(server.Subscriber[source.Caller]) { signal(f.wake) }
+
+func (f *forcing) note(es []collection.Event[status.Need]) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, e := range es {
+		if e.New == nil {
+			delete(f.needs, e.Key)
+			delete(f.changed, e.Key)
+			continue
+		}
+		f.needs[e.Key], f.changed[e.Key] = *e.New, time.Now()
+	}
+	signal(f.wake)
+}
+
+// run judges again whenever something may have changed, until ctx ends.
+func (f *forcing) run(ctx context.Context, xds *server.Server[source.Caller]) error {
+	f.xds = xds
+	defer f.c.out.Needs.Watch(f.note)()
+	defer f.c.store.Objects.Pods.Watch(func(es []collection.Event[*corev1.Pod]) {
+		for _, e := range es {
+			if e.New != nil && f.isProxy(*e.New) || e.Old != nil && f.isProxy(*e.Old) {
+				signal(f.wake)
+				return
+			}
+		}
+	})()
+	tick := time.NewTicker(forceLooks)
+	defer tick.Stop()
+	pause := time.NewTimer(0)
+	defer pause.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-pause.C:
+		}
+		f.judge(time.Now())
+		f.tellStale()
+		pause.Reset(forceEvery)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-f.wake:
+		case <-tick.C:
+		}
+	}
+}
+
+// judge brings what is told up to date.
+func (f *forcing) judge(now time.Time) {
+	f.mu.Lock()
+	needs, changed := maps.Clone(f.needs), maps.Clone(f.changed)
+	f.mu.Unlock()
+	if len(needs) == 0 && collection.Len[status.Force](f.c.out.Forces) == 0 {
+		return
+	}
+	proxies := f.proxies()
+	var tell []status.Force
+	for key, n := range needs {
+		v := status.Judge(n, changed[key], proxies)
+		c := v.Condition(n.Of.GetGeneration())
+		if c.True {
+			delete(f.lags, key)
+		} else if since, lagging := f.lags[key]; !lagging || since.Before(changed[key]) {
+			f.lags[key] = now
+		}
+		if c.True || v.Refused || now.Sub(f.lags[key]) >= forceGrace {
+			x := status.Force{Key: key, Condition: c}
+			if told, ok := f.c.out.Forces.Get(key); !ok || told != x {
+				tell = append(tell, x)
+			}
+		}
+	}
+	if len(tell) > 0 {
+		f.c.store.Graph.Change(func(w *collection.Wave) { f.c.out.Forces.Upsert(w, tell...) })
+	}
+	f.forget(needs)
+}
+
+// forget drops what was told of objects that are gone.
+func (f *forcing) forget(needs map[string]status.Need) {
+	var gone []string
+	for key := range f.c.out.Forces.All() {
+		if _, there := needs[key]; !there {
+			gone = append(gone, key)
+			delete(f.lags, key)
+		}
+	}
+	if len(gone) > 0 {
+		f.c.store.Graph.Change(func(w *collection.Wave) { f.c.out.Forces.Delete(w, gone...) })
+	}
+}
+
+// isProxy tells node proxies from other pods.
+func (f *forcing) isProxy(p *corev1.Pod) bool {
+	return slices.Contains(f.c.conf.NodeAccounts, p.Namespace+"/"+p.Spec.ServiceAccountName)
+}
+
+// proxies are the node proxies that run or are connected.
+func (f *forcing) proxies() []status.Proxy {
+	all := map[string]*status.Proxy{}
+	for _, p := range f.c.store.Objects.Pods.All() {
+		if f.isProxy(p) && p.Status.Phase == corev1.PodRunning && p.DeletionTimestamp == nil {
+			name := p.Name + "." + p.Namespace
+			all[name] = &status.Proxy{Name: name}
+		}
+	}
+	for _, s := range f.xds.Subscribers() {
+		if !slices.Contains(f.c.conf.NodeAccounts, s.Caller.Account()) {
+			continue
+		}
+		name := s.Caller.Pod + "." + s.Caller.Namespace
+		p, ok := all[name]
+		if !ok {
+			if s.Caller.Pod != "" {
+				continue // a pod that is on its way out
+			}
+			p = &status.Proxy{Name: s.Node}
+			all[s.Node] = p
+		}
+		// Of two streams of one proxy the later counts: the other has not ended yet.
+		p.Connected, p.Through = true, map[string]time.Time{}
+		nack := false
+		for url, t := range s.Types {
+			p.Through[url] = t.Through
+			nack = nack || t.Nack != ""
+		}
+		p.Refused = func(typeURL, name string) string {
+			if !nack {
+				return ""
+			}
+			for _, h := range f.xds.Holders(typeURL, name) {
+				if h.Node == s.Node && h.Caller == s.Caller && h.Refused {
+					return h.Nack
+				}
+			}
+			return ""
+		}
+	}
+	out := make([]status.Proxy, 0, len(all))
+	for _, p := range all {
+		out = append(out, *p)
+	}
+	return out
+}
+
+// tellStale notes the objects that are in force although their files say something else by now.
+func (f *forcing) tellStale() {
+	want := map[string]status.Stale{}
+	for _, p := range f.c.problems() {
+		for _, r := range p.Kept {
+			s := status.Stale{Ref: r, Why: p.Why}
+			want[s.Key()] = s
+		}
+	}
+	var gone []string
+	for key := range f.c.out.Stale.All() {
+		if _, still := want[key]; !still {
+			gone = append(gone, key)
+		}
+	}
+	if len(want)+len(gone) == 0 {
+		return
+	}
+	f.c.store.Graph.Change(func(w *collection.Wave) {
+		f.c.out.Stale.Delete(w, gone...)
+		for _, s := range want {
+			f.c.out.Stale.Upsert(w, s)
+		}
+	})
+}

@@ -1,0 +1,123 @@
+package status
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/ambit-mesh/ambit/control/source"
+	"github.com/ambit-mesh/ambit/control/source/kinds"
+)
+
+// Need is what must have got to the node proxies for an object to be in force. Every change of the object is another need.
+type Need struct {
+	Of    kinds.Object
+	Types []string // of resources that it is part of
+	Names []string // of those among them that are the object itself, all of the first type
+}
+
+// Key names the status that a need is about.
+func (n Need) Key() string { return Of(n.Of).Key() }
+
+// SameNeed reports whether two are one.
+func SameNeed(a, b Need) bool {
+	return a.Of == b.Of && slices.Equal(a.Types, b.Types) && slices.Equal(a.Names, b.Names)
+}
+
+// Force is whether an object is in force, for its status.
+type Force struct {
+	Key       string // as Status.Key
+	Condition Condition
+}
+
+// Proxy is a node proxy as far as it matters here.
+type Proxy struct {
+	Name      string
+	Connected bool
+	// Through is, by type, up to when it knows of every change.
+	Through map[string]time.Time
+	// Refused tells why it refused a resource, "" if it did not.
+	Refused func(typeURL, name string) string
+}
+
+// Verdict is which proxies have what an object needs.
+type Verdict struct {
+	Have, Of int
+	Lag      []string // those that do not, and why
+	Refused  bool
+}
+
+// Judge finds which proxies have everything that a need of a moment calls for.
+func Judge(n Need, changed time.Time, proxies []Proxy) Verdict {
+	v := Verdict{Of: len(proxies)}
+next:
+	for _, p := range proxies {
+		if !p.Connected {
+			v.Lag = append(v.Lag, p.Name+" (not connected)")
+			continue
+		}
+		for _, name := range n.Names {
+			if why := p.Refused(n.Types[0], name); why != "" {
+				v.Refused = true
+				v.Lag = append(v.Lag, fmt.Sprintf("%s (refused it: %s)", p.Name, why))
+				continue next
+			}
+		}
+		for _, t := range n.Types {
+			if p.Through[t].Before(changed) || p.Through[t].IsZero() {
+				v.Lag = append(v.Lag, p.Name+" (has not answered yet)")
+				continue next
+			}
+		}
+		v.Have++
+	}
+	return v
+}
+
+// mostNamed is how many proxies a message names; a large mesh has many.
+const mostNamed = 5
+
+// Condition says a verdict.
+func (v Verdict) Condition(generation int64) Condition {
+	c := Condition{Type: InForce, Generation: generation}
+	switch lag := v.Lag; {
+	case v.Of == 0:
+		c.Reason, c.Message = "NoProxy", "no node proxy runs: nothing enforces it; look at `kubectl get pods -n istio-system -l app=ztunnel`"
+	case len(lag) == 0:
+		c.True, c.Reason = true, "InForce"
+		c.Message = fmt.Sprintf("in force on all %d node proxies", v.Of)
+		if v.Of == 1 {
+			c.Message = "in force on the one node proxy"
+		}
+	default:
+		c.Reason = "Pending"
+		if v.Refused {
+			c.Reason = "Refused"
+		}
+		slices.Sort(lag)
+		more := ""
+		if len(lag) > mostNamed {
+			more = fmt.Sprintf(" and %d more", len(lag)-mostNamed)
+			lag = lag[:mostNamed]
+		}
+		c.Message = fmt.Sprintf("in force on %d of %d node proxies; not on %s%s", v.Have, v.Of, strings.Join(lag, ", "), more)
+	}
+	return c
+}
+
+// Stale is an object whose file does not count as it is now.
+type Stale struct {
+	Ref source.Ref
+	Why string
+}
+
+// Key names the status that it is about.
+func (s Stale) Key() string { return Status{Ref: s.Ref}.Key() }
+
+// Told adds to a condition that it is about an earlier reading.
+func (s Stale) Told(c Condition) Condition {
+	c.True, c.Reason = false, "FileRefused"
+	c.Message = "what the file says now is refused: " + s.Why + "; what it said before is " + c.Message
+	return c
+}
