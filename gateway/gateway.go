@@ -89,7 +89,7 @@ func New(c Config) (*Gateway, error) {
 	}
 	g := &Gateway{c: c, builder: table.NewBuilder(), changed: make(chan struct{}, 1), synced: map[string]func(){}}
 	g.current.Store(&table.Table{})
-	g.upstreams = upstream.New(g.dial)
+	g.upstreams = upstream.New(g.dial, c.Log)
 	for _, t := range []string{mesh.TypeSecret, mesh.TypeBackend, mesh.TypeRoute, mesh.TypeListener} {
 		g.synced[t] = c.Ready.Add("xds " + t)
 	}

@@ -277,12 +277,10 @@ func (TLS_Mode) EnumDescriptor() ([]byte, []int) {
 type LoadBalancer_Kind int32
 
 const (
-	LoadBalancer_LEAST_REQUEST LoadBalancer_Kind = 0
-	LoadBalancer_ROUND_ROBIN   LoadBalancer_Kind = 1
-	LoadBalancer_RANDOM        LoadBalancer_Kind = 2
-	// PASSTHROUGH dials the host that the request names.
-	LoadBalancer_PASSTHROUGH     LoadBalancer_Kind = 3
-	LoadBalancer_CONSISTENT_HASH LoadBalancer_Kind = 4
+	LoadBalancer_LEAST_REQUEST   LoadBalancer_Kind = 0
+	LoadBalancer_ROUND_ROBIN     LoadBalancer_Kind = 1
+	LoadBalancer_RANDOM          LoadBalancer_Kind = 2
+	LoadBalancer_CONSISTENT_HASH LoadBalancer_Kind = 3
 )
 
 // Enum value maps for LoadBalancer_Kind.
@@ -291,15 +289,13 @@ var (
 		0: "LEAST_REQUEST",
 		1: "ROUND_ROBIN",
 		2: "RANDOM",
-		3: "PASSTHROUGH",
-		4: "CONSISTENT_HASH",
+		3: "CONSISTENT_HASH",
 	}
 	LoadBalancer_Kind_value = map[string]int32{
 		"LEAST_REQUEST":   0,
 		"ROUND_ROBIN":     1,
 		"RANDOM":          2,
-		"PASSTHROUGH":     3,
-		"CONSISTENT_HASH": 4,
+		"CONSISTENT_HASH": 3,
 	}
 )
 
@@ -2242,11 +2238,9 @@ func (x *Backend) GetRule() string {
 
 // LoadBalancer chooses among the endpoints of a backend.
 type LoadBalancer struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	Kind  LoadBalancer_Kind      `protobuf:"varint,1,opt,name=kind,proto3,enum=ambit.l7.LoadBalancer_Kind" json:"kind,omitempty"`
-	Hash  *Hash                  `protobuf:"bytes,2,opt,name=hash,proto3" json:"hash,omitempty"`
-	// warmup is how long a new endpoint gets a growing share of what it will get.
-	Warmup        *durationpb.Duration `protobuf:"bytes,3,opt,name=warmup,proto3" json:"warmup,omitempty"`
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kind          LoadBalancer_Kind      `protobuf:"varint,1,opt,name=kind,proto3,enum=ambit.l7.LoadBalancer_Kind" json:"kind,omitempty"`
+	Hash          *Hash                  `protobuf:"bytes,2,opt,name=hash,proto3" json:"hash,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2291,13 +2285,6 @@ func (x *LoadBalancer) GetKind() LoadBalancer_Kind {
 func (x *LoadBalancer) GetHash() *Hash {
 	if x != nil {
 		return x.Hash
-	}
-	return nil
-}
-
-func (x *LoadBalancer) GetWarmup() *durationpb.Duration {
-	if x != nil {
-		return x.Warmup
 	}
 	return nil
 }
@@ -2584,10 +2571,11 @@ func (x *Outliers) GetMinHealthPercent() uint32 {
 
 // Limits bound what a backend is given at once; 0 means no limit, or the default.
 type Limits struct {
-	state                 protoimpl.MessageState `protogen:"open.v1"`
-	MaxConnections        uint32                 `protobuf:"varint,1,opt,name=max_connections,json=maxConnections,proto3" json:"max_connections,omitempty"`
-	ConnectTimeout        *durationpb.Duration   `protobuf:"bytes,2,opt,name=connect_timeout,json=connectTimeout,proto3" json:"connect_timeout,omitempty"`
-	MaxConnectionDuration *durationpb.Duration   `protobuf:"bytes,3,opt,name=max_connection_duration,json=maxConnectionDuration,proto3" json:"max_connection_duration,omitempty"`
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	MaxConnections uint32                 `protobuf:"varint,1,opt,name=max_connections,json=maxConnections,proto3" json:"max_connections,omitempty"`
+	ConnectTimeout *durationpb.Duration   `protobuf:"bytes,2,opt,name=connect_timeout,json=connectTimeout,proto3" json:"connect_timeout,omitempty"`
+	// max_connection_duration ends connections that carry bytes instead of requests.
+	MaxConnectionDuration *durationpb.Duration `protobuf:"bytes,3,opt,name=max_connection_duration,json=maxConnectionDuration,proto3" json:"max_connection_duration,omitempty"`
 	// max_pending is how many requests may wait for a connection.
 	MaxPending  uint32 `protobuf:"varint,4,opt,name=max_pending,json=maxPending,proto3" json:"max_pending,omitempty"`
 	MaxRequests uint32 `protobuf:"varint,5,opt,name=max_requests,json=maxRequests,proto3" json:"max_requests,omitempty"`
@@ -2756,15 +2744,14 @@ func (x *Keepalive) GetInterval() *durationpb.Duration {
 // UpstreamTLS is how a backend outside the mesh is spoken to.
 type UpstreamTLS struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// sni is sent and, without subject_alt_names, verified; empty means the host that the request names.
+	// sni is sent and, without subject_alt_names, verified; empty means the name of the backend's service.
 	Sni             string   `protobuf:"bytes,1,opt,name=sni,proto3" json:"sni,omitempty"`
 	SubjectAltNames []string `protobuf:"bytes,2,rep,name=subject_alt_names,json=subjectAltNames,proto3" json:"subject_alt_names,omitempty"`
 	// secret holds our certificate and the CA to believe; empty means no certificate and the CAs of the system.
 	Secret   string `protobuf:"bytes,3,opt,name=secret,proto3" json:"secret,omitempty"`
 	Insecure bool   `protobuf:"varint,4,opt,name=insecure,proto3" json:"insecure,omitempty"`
-	// mesh: both ends prove identities of the mesh (ISTIO_MUTUAL).
-	Mesh          bool     `protobuf:"varint,5,opt,name=mesh,proto3" json:"mesh,omitempty"`
-	Identities    []string `protobuf:"bytes,6,rep,name=identities,proto3" json:"identities,omitempty"`
+	// mesh: both ends prove identities of the mesh, through a tunnel; an endpoint without one is not used.
+	Mesh          bool `protobuf:"varint,5,opt,name=mesh,proto3" json:"mesh,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2832,13 +2819,6 @@ func (x *UpstreamTLS) GetMesh() bool {
 		return x.Mesh
 	}
 	return false
-}
-
-func (x *UpstreamTLS) GetIdentities() []string {
-	if x != nil {
-		return x.Identities
-	}
-	return nil
 }
 
 type Endpoint struct {
@@ -3369,18 +3349,16 @@ const file_api_l7_l7_proto_rawDesc = "" +
 	"\boutliers\x18\v \x01(\v2\x12.ambit.l7.OutliersR\boutliers\x12(\n" +
 	"\x06limits\x18\f \x01(\v2\x10.ambit.l7.LimitsR\x06limits\x12'\n" +
 	"\x03tls\x18\r \x01(\v2\x15.ambit.l7.UpstreamTLSR\x03tls\x12\x12\n" +
-	"\x04rule\x18\x0e \x01(\tR\x04rule\"\xf4\x01\n" +
+	"\x04rule\x18\x0e \x01(\tR\x04rule\"\xb0\x01\n" +
 	"\fLoadBalancer\x12/\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x1b.ambit.l7.LoadBalancer.KindR\x04kind\x12\"\n" +
-	"\x04hash\x18\x02 \x01(\v2\x0e.ambit.l7.HashR\x04hash\x121\n" +
-	"\x06warmup\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x06warmup\"\\\n" +
+	"\x04hash\x18\x02 \x01(\v2\x0e.ambit.l7.HashR\x04hash\"K\n" +
 	"\x04Kind\x12\x11\n" +
 	"\rLEAST_REQUEST\x10\x00\x12\x0f\n" +
 	"\vROUND_ROBIN\x10\x01\x12\n" +
 	"\n" +
-	"\x06RANDOM\x10\x02\x12\x0f\n" +
-	"\vPASSTHROUGH\x10\x03\x12\x13\n" +
-	"\x0fCONSISTENT_HASH\x10\x04\"\x8a\x01\n" +
+	"\x06RANDOM\x10\x02\x12\x13\n" +
+	"\x0fCONSISTENT_HASH\x10\x03\"\x8a\x01\n" +
 	"\x04Hash\x12\x18\n" +
 	"\x06header\x18\x01 \x01(\tH\x00R\x06header\x12*\n" +
 	"\x06cookie\x18\x02 \x01(\v2\x10.ambit.l7.CookieH\x00R\x06cookie\x12\x1d\n" +
@@ -3417,16 +3395,13 @@ const file_api_l7_l7_proto_rawDesc = "" +
 	"\tKeepalive\x12\x16\n" +
 	"\x06probes\x18\x01 \x01(\rR\x06probes\x12-\n" +
 	"\x04time\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x04time\x125\n" +
-	"\binterval\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\binterval\"\xb3\x01\n" +
+	"\binterval\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\binterval\"\x93\x01\n" +
 	"\vUpstreamTLS\x12\x10\n" +
 	"\x03sni\x18\x01 \x01(\tR\x03sni\x12*\n" +
 	"\x11subject_alt_names\x18\x02 \x03(\tR\x0fsubjectAltNames\x12\x16\n" +
 	"\x06secret\x18\x03 \x01(\tR\x06secret\x12\x1a\n" +
 	"\binsecure\x18\x04 \x01(\bR\binsecure\x12\x12\n" +
-	"\x04mesh\x18\x05 \x01(\bR\x04mesh\x12\x1e\n" +
-	"\n" +
-	"identities\x18\x06 \x03(\tR\n" +
-	"identities\"\xd6\x02\n" +
+	"\x04mesh\x18\x05 \x01(\bR\x04mesh\"\xd6\x02\n" +
 	"\bEndpoint\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\rR\x04port\x12\x1a\n" +
@@ -3582,26 +3557,25 @@ var file_api_l7_l7_proto_depIdxs = []int32{
 	33, // 43: ambit.l7.Backend.tls:type_name -> ambit.l7.UpstreamTLS
 	5,  // 44: ambit.l7.LoadBalancer.kind:type_name -> ambit.l7.LoadBalancer.Kind
 	28, // 45: ambit.l7.LoadBalancer.hash:type_name -> ambit.l7.Hash
-	40, // 46: ambit.l7.LoadBalancer.warmup:type_name -> google.protobuf.Duration
-	29, // 47: ambit.l7.Hash.cookie:type_name -> ambit.l7.Cookie
-	40, // 48: ambit.l7.Cookie.ttl:type_name -> google.protobuf.Duration
-	40, // 49: ambit.l7.Outliers.interval:type_name -> google.protobuf.Duration
-	40, // 50: ambit.l7.Outliers.base_ejection:type_name -> google.protobuf.Duration
-	40, // 51: ambit.l7.Limits.connect_timeout:type_name -> google.protobuf.Duration
-	40, // 52: ambit.l7.Limits.max_connection_duration:type_name -> google.protobuf.Duration
-	40, // 53: ambit.l7.Limits.idle_timeout:type_name -> google.protobuf.Duration
-	32, // 54: ambit.l7.Limits.keepalive:type_name -> ambit.l7.Keepalive
-	40, // 55: ambit.l7.Keepalive.time:type_name -> google.protobuf.Duration
-	40, // 56: ambit.l7.Keepalive.interval:type_name -> google.protobuf.Duration
-	2,  // 57: ambit.l7.Endpoint.tunnel:type_name -> ambit.l7.Tunnel
-	3,  // 58: ambit.l7.Endpoint.health:type_name -> ambit.l7.Health
-	35, // 59: ambit.l7.Endpoint.locality:type_name -> ambit.l7.Locality
-	36, // 60: ambit.l7.Endpoint.workload:type_name -> ambit.l7.WorkloadLabels
-	61, // [61:61] is the sub-list for method output_type
-	61, // [61:61] is the sub-list for method input_type
-	61, // [61:61] is the sub-list for extension type_name
-	61, // [61:61] is the sub-list for extension extendee
-	0,  // [0:61] is the sub-list for field type_name
+	29, // 46: ambit.l7.Hash.cookie:type_name -> ambit.l7.Cookie
+	40, // 47: ambit.l7.Cookie.ttl:type_name -> google.protobuf.Duration
+	40, // 48: ambit.l7.Outliers.interval:type_name -> google.protobuf.Duration
+	40, // 49: ambit.l7.Outliers.base_ejection:type_name -> google.protobuf.Duration
+	40, // 50: ambit.l7.Limits.connect_timeout:type_name -> google.protobuf.Duration
+	40, // 51: ambit.l7.Limits.max_connection_duration:type_name -> google.protobuf.Duration
+	40, // 52: ambit.l7.Limits.idle_timeout:type_name -> google.protobuf.Duration
+	32, // 53: ambit.l7.Limits.keepalive:type_name -> ambit.l7.Keepalive
+	40, // 54: ambit.l7.Keepalive.time:type_name -> google.protobuf.Duration
+	40, // 55: ambit.l7.Keepalive.interval:type_name -> google.protobuf.Duration
+	2,  // 56: ambit.l7.Endpoint.tunnel:type_name -> ambit.l7.Tunnel
+	3,  // 57: ambit.l7.Endpoint.health:type_name -> ambit.l7.Health
+	35, // 58: ambit.l7.Endpoint.locality:type_name -> ambit.l7.Locality
+	36, // 59: ambit.l7.Endpoint.workload:type_name -> ambit.l7.WorkloadLabels
+	60, // [60:60] is the sub-list for method output_type
+	60, // [60:60] is the sub-list for method input_type
+	60, // [60:60] is the sub-list for extension type_name
+	60, // [60:60] is the sub-list for extension extendee
+	0,  // [0:60] is the sub-list for field type_name
 }
 
 func init() { file_api_l7_l7_proto_init() }

@@ -66,7 +66,7 @@ func New(st *source.Store, c ambient.Config, trusted Trusted) Outputs {
 	}
 	o := st.Objects
 	l7 := routing.New(routing.Inputs{
-		ClusterDomain: c.ClusterDomain, TrustDomain: c.TrustDomain,
+		ClusterDomain: c.ClusterDomain, TrustDomain: c.TrustDomain, RootNamespace: c.RootNamespace,
 		Pods: o.Pods, KubeServices: o.Services, Secrets: o.Secrets,
 		Gateways: o.Gateways, VirtualServices: o.VirtualServices, DestinationRules: o.DestinationRules,
 		Services: collection.Map(out.Services, collection.Kind[*workload.Service]{

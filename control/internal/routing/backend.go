@@ -7,8 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	networking "istio.io/api/networking/v1alpha3"
-	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/ambit-mesh/ambit/api/l7"
@@ -39,6 +37,28 @@ func (r Ref) Name() string {
 	return s
 }
 
+// portOf is the port of the service that the reference means.
+func (r Ref) portOf(s *workload.Service) uint32 {
+	switch {
+	case r.Port != 0:
+		return r.Port
+	case len(s.GetPorts()) == 1:
+		return s.GetPorts()[0].GetServicePort()
+	}
+	return r.Listener
+}
+
+// proxyNamespace and proxyPod are parts of the proxy's name: "Pod/namespace/service account/pod".
+func (r Ref) proxyNamespace() string { return part(r.Proxy, 1) }
+func (r Ref) proxyPod() string       { return part(r.Proxy, 3) }
+
+func part(proxy string, i int) string {
+	if p := strings.Split(proxy, "/"); len(p) > i {
+		return p[i]
+	}
+	return ""
+}
+
 func servicesOf(w *workload.Workload) []string {
 	keys := make([]string, 0, len(w.GetServices()))
 	for k := range w.GetServices() {
@@ -56,11 +76,7 @@ func (b *builder) backend(r *collection.Read, ref Ref) *l7.Backend {
 		return out
 	}
 	out.Namespace = s.GetNamespace()
-	if out.Port == 0 {
-		if out.Port = ref.Listener; len(s.GetPorts()) == 1 {
-			out.Port = s.GetPorts()[0].GetServicePort()
-		}
-	}
+	out.Port = ref.portOf(s)
 	at := slices.IndexFunc(s.GetPorts(), func(p *workload.Port) bool { return p.GetServicePort() == out.Port })
 	if at < 0 {
 		out.Unknown = true
@@ -70,20 +86,32 @@ func (b *builder) backend(r *collection.Read, ref Ref) *l7.Backend {
 	if p := port.GetAppProtocol(); p == workload.AppProtocol_HTTP2 || p == workload.AppProtocol_GRPC {
 		out.Protocol = l7.AppProtocol_HTTP2
 	}
-	labels, ok := b.subset(r, s, ref)
+	rules := b.rulesOf(r, s, ref)
+	labels, ok := rules.subset(ref.Subset)
 	if !ok {
 		out.Unknown = true
 		return out
 	}
+	traffic := rules.policy(ref.Subset, out.Port)
+	out.Rule = traffic.source
+	traffic.apply(out, ref)
 	key := s.GetNamespace() + "/" + s.GetHostname()
 	all := s.GetLoadBalancing().GetHealthPolicy() == workload.LoadBalancing_ALLOW_ALL
+	near := b.nearness(r, s, ref, traffic)
 	for _, w := range collection.Lookup(r, b.byService, key) {
-		if len(labels) > 0 && !covers(labels, b.labelsOf(r, w)) {
+		pod := b.podOf(r, w)
+		if len(labels) > 0 && (pod == nil || !covers(labels, pod.Labels)) {
 			continue
 		}
-		if e := b.endpoint(w, key, port); e != nil {
+		priority, ok := near.of(w)
+		if e := b.endpoint(w, key, port); ok && e != nil {
+			e.Priority = priority
 			if all {
 				e.Health = l7.Health_HEALTHY
+			}
+			if pod != nil {
+				e.Workload.App = cmp.Or(pod.Labels["app"], pod.Labels["app.kubernetes.io/name"], e.Workload.App)
+				e.Workload.Version = cmp.Or(pod.Labels["version"], pod.Labels["app.kubernetes.io/version"], e.Workload.Version)
 			}
 			out.Endpoints = append(out.Endpoints, e)
 		}
@@ -153,8 +181,8 @@ func (b *builder) endpoint(w *workload.Workload, service string, port *workload.
 	return e
 }
 
-// labelsOf finds the labels of the pod that a workload is.
-func (b *builder) labelsOf(r *collection.Read, w *workload.Workload) map[string]string {
+// podOf finds the pod that a workload is; nil for what is no pod.
+func (b *builder) podOf(r *collection.Read, w *workload.Workload) *corev1.Pod {
 	key := w.GetNamespace() + "/" + w.GetName()
 	if !strings.HasSuffix(w.GetUid(), "//Pod/"+key) {
 		return nil
@@ -163,65 +191,5 @@ func (b *builder) labelsOf(r *collection.Read, w *workload.Workload) map[string]
 	if !ok {
 		return nil
 	}
-	return pod.Labels
-}
-
-func ruleHosts(domain string) func(*networkingv1.DestinationRule) []string {
-	return func(d *networkingv1.DestinationRule) []string {
-		return []string{strings.ToLower(fullName(d.Spec.GetHost(), d.Namespace, domain))}
-	}
-}
-
-// subset gives the labels of a subset; false if no rule that applies defines it. The rule of the namespace that asks
-// comes first, then the service's own.
-func (b *builder) subset(r *collection.Read, s *workload.Service, ref Ref) (map[string]string, bool) {
-	if ref.Subset == "" {
-		return nil, true
-	}
-	rules := collection.Lookup(r, b.rulesForHost, s.GetHostname())
-	slices.SortFunc(rules, func(x, y *networkingv1.DestinationRule) int { return byAge(x, y) })
-	for _, ns := range []string{ref.From, s.GetNamespace()} {
-		for _, d := range rules {
-			if d.Namespace != ns || !exported(d.Spec.GetExportTo(), d.Namespace, ref.From) {
-				continue
-			}
-			at := slices.IndexFunc(d.Spec.GetSubsets(), func(x *networking.Subset) bool { return x.GetName() == ref.Subset })
-			if at >= 0 {
-				return d.Spec.GetSubsets()[at].GetLabels(), true
-			}
-		}
-	}
-	return nil, false
-}
-
-// SecretRef is a certificate that a listener of a proxy names; it is read in the proxy's own namespace.
-type SecretRef struct{ Proxy, Namespace, Secret string }
-
-// Name is the name of the Secret resource.
-func (r SecretRef) Name() string { return r.Proxy + "/" + r.Secret }
-
-// secret reads a certificate from either of the forms that Istio accepts; the CA may be in a secret of its own.
-func (b *builder) secret(r *collection.Read, ref SecretRef) (*l7.Secret, bool) {
-	s, ok := collection.Get(r, b.Secrets, ref.Namespace+"/"+ref.Secret)
-	if !ok {
-		return nil, false
-	}
-	out := &l7.Secret{Name: ref.Name(), Proxy: ref.Proxy}
-	out.CertificateChain, out.PrivateKey, out.CaCertificates = one(s, "tls.crt", "cert"), one(s, "tls.key", "key"), one(s, "ca.crt", "cacert")
-	if ca, ok := collection.Get(r, b.Secrets, ref.Namespace+"/"+ref.Secret+"-cacert"); ok && len(out.CaCertificates) == 0 {
-		out.CaCertificates = one(ca, "ca.crt", "cacert")
-	}
-	return out, len(out.CertificateChain) > 0 && len(out.PrivateKey) > 0
-}
-
-func one(s *corev1.Secret, keys ...string) []byte {
-	for _, k := range keys {
-		if v := s.Data[k]; len(v) > 0 {
-			return v
-		}
-		if v := s.StringData[k]; v != "" {
-			return []byte(v)
-		}
-	}
-	return nil
+	return pod
 }

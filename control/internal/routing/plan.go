@@ -86,18 +86,13 @@ func (x *planner) server(g *networkingv1.Gateway, i int, s *networking.Server) {
 		return
 	}
 	sv := &server{gateway: g, number: number, redirect: s.GetTls().GetHttpsRedirect()}
-	protocol := l7.Protocol_HTTP
-	switch strings.ToUpper(s.GetPort().GetProtocol()) {
-	case "HTTP", "HTTP2", "GRPC", "GRPC-WEB":
-	case "HTTPS":
-		protocol = l7.Protocol_HTTPS
-	default:
-		no("protocol %q is not served yet", s.GetPort().GetProtocol())
+	protocol, ok := protocolOf(s)
+	if !ok {
+		no("protocol %q is not served", s.GetPort().GetProtocol())
 		return
 	}
 	var tls *l7.TLS
-	if protocol == l7.Protocol_HTTPS {
-		var ok bool
+	if protocol == l7.Protocol_HTTPS || protocol == l7.Protocol_TLS_TERMINATE {
 		if tls, ok = x.tls(s.GetTls(), no); !ok {
 			return
 		}
@@ -114,14 +109,22 @@ func (x *planner) server(g *networkingv1.Gateway, i int, s *networking.Server) {
 		}
 		sv.hosts = append(sv.hosts, scopedHost{ns, strings.ToLower(host)})
 	}
+	var streams []*l7.StreamRule
+	if protocol != l7.Protocol_HTTP && protocol != l7.Protocol_HTTPS {
+		streams = x.streams(sv, protocol == l7.Protocol_TLS_PASSTHROUGH)
+	}
 	for _, port := range x.plan.Proxy.ports(number) {
-		if have, ok := x.protocol[port]; ok && have != protocol {
-			no("port %d already serves %s for an older Gateway", number, have)
+		if have, ok := x.protocol[port]; ok && (have != protocol && !(secure(have) && secure(protocol)) || protocol == l7.Protocol_TCP) {
+			no("port %d already serves %s for an older server", number, have)
 			continue
 		}
 		x.protocol[port] = protocol
 		hosts := x.claim(port, protocol, sv, g.Namespace+"/"+g.Name, no)
 		if len(hosts) == 0 {
+			continue
+		}
+		if protocol != l7.Protocol_HTTP && protocol != l7.Protocol_HTTPS {
+			x.listen(port, i, sv, &l7.Listener{Protocol: protocol, Hosts: hosts, Tls: tls, Bind: bindAddress(s.GetBind()), Streams: streams})
 			continue
 		}
 		// Servers that write different numbers for one bound port, such as 80 and 8080, share its routes.
@@ -135,12 +138,42 @@ func (x *planner) server(g *networkingv1.Gateway, i int, s *networking.Server) {
 		if !slices.Contains(x.sets[set], sv) {
 			x.sets[set] = append(x.sets[set], sv)
 		}
-		x.plan.Listeners = append(x.plan.Listeners, &l7.Listener{
-			Name:  fmt.Sprintf("%s/%d/%s/%s/%d", x.plan.Proxy.Name, port, g.Namespace, g.Name, i),
-			Proxy: x.plan.Proxy.Name, Port: port, ServicePort: number, Protocol: protocol, Hosts: hosts, Tls: tls,
-			Gateway: g.Namespace + "/" + g.Name, Bind: bindAddress(s.GetBind()), Routes: set,
-		})
+		x.listen(port, i, sv, &l7.Listener{Protocol: protocol, Hosts: hosts, Tls: tls, Bind: bindAddress(s.GetBind()), Routes: set})
 	}
+}
+
+func (x *planner) listen(port uint32, i int, sv *server, l *l7.Listener) {
+	g := sv.gateway
+	l.Name = fmt.Sprintf("%s/%d/%s/%s/%d", x.plan.Proxy.Name, port, g.Namespace, g.Name, i)
+	l.Proxy, l.Port, l.ServicePort, l.Gateway = x.plan.Proxy.Name, port, sv.number, g.Namespace+"/"+g.Name
+	x.plan.Listeners = append(x.plan.Listeners, l)
+}
+
+// protocolOf is how a server is served; false for protocols that no gateway serves.
+func protocolOf(s *networking.Server) (l7.Protocol, bool) {
+	passthrough := s.GetTls().GetMode() == networking.ServerTLSSettings_PASSTHROUGH && s.GetTls() != nil
+	switch strings.ToUpper(s.GetPort().GetProtocol()) {
+	case "HTTP", "HTTP2", "GRPC", "GRPC-WEB":
+		return l7.Protocol_HTTP, true
+	case "HTTPS":
+		if passthrough {
+			return l7.Protocol_TLS_PASSTHROUGH, true
+		}
+		return l7.Protocol_HTTPS, true
+	case "TLS":
+		if passthrough {
+			return l7.Protocol_TLS_PASSTHROUGH, true
+		}
+		return l7.Protocol_TLS_TERMINATE, true
+	case "TCP", "MONGO", "MYSQL", "REDIS":
+		return l7.Protocol_TCP, true
+	}
+	return 0, false
+}
+
+// secure protocols share a port: the name in TLS tells them apart.
+func secure(p l7.Protocol) bool {
+	return p == l7.Protocol_HTTPS || p == l7.Protocol_TLS_PASSTHROUGH || p == l7.Protocol_TLS_TERMINATE
 }
 
 // claim gives the hosts that a listener serves. One TLS name of a port belongs to the oldest server that asks for it.
@@ -150,7 +183,7 @@ func (x *planner) claim(port uint32, protocol l7.Protocol, sv *server, who strin
 		x.claimed[port] = map[string]string{}
 	}
 	for _, h := range sv.hosts {
-		if protocol == l7.Protocol_HTTPS {
+		if secure(protocol) {
 			if other, taken := x.claimed[port][h.host]; taken {
 				no("host %s on port %d is served by Gateway %s already", h.host, sv.number, other)
 				continue
@@ -176,20 +209,27 @@ func (x *planner) tls(t *networking.ServerTLSSettings, no func(string, ...any)) 
 		no("TLS mode %s is not served yet", t.GetMode())
 		return nil, false
 	}
-	name := t.GetCredentialName()
-	if name == "" && len(t.GetCredentialNames()) > 0 {
-		name = t.GetCredentialNames()[0]
+	names := t.GetCredentialNames()
+	if t.GetCredentialName() != "" {
+		names = []string{t.GetCredentialName()}
 	}
-	if name == "" {
+	if len(names) == 0 {
 		no("https needs a credentialName; certificates from files are not served")
 		return nil, false
 	}
-	ref := SecretRef{Proxy: x.plan.Proxy.Name, Namespace: x.plan.Proxy.Namespace, Secret: strings.TrimPrefix(name, "kubernetes://")}
-	if !slices.Contains(x.plan.Secrets, ref) {
-		x.plan.Secrets = append(x.plan.Secrets, ref)
+	for _, name := range names {
+		name = strings.TrimPrefix(name, "kubernetes://")
+		if err := x.usable(name, out.Mode != l7.TLS_SIMPLE); err != nil {
+			no("credentialName %s: %v; connections are refused until that is mended", name, err)
+		}
+		ref := SecretRef{Proxy: x.plan.Proxy.Name, Namespace: x.plan.Proxy.Namespace, Secret: name}
+		if !slices.Contains(x.plan.Secrets, ref) {
+			x.plan.Secrets = append(x.plan.Secrets, ref)
+		}
+		out.Secrets = append(out.Secrets, ref.Name())
 	}
-	out.Secrets = append(out.Secrets, ref.Name())
 	out.MinVersion, out.MaxVersion = tlsVersion(t.GetMinProtocolVersion()), tlsVersion(t.GetMaxProtocolVersion())
+	out.CipherSuites, out.Spki, out.Hashes = t.GetCipherSuites(), t.GetVerifyCertificateSpki(), t.GetVerifyCertificateHash()
 	return out, true
 }
 

@@ -9,7 +9,6 @@ import (
 	"github.com/cespare/xxhash/v2"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
-	networking "istio.io/api/networking/v1alpha3"
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -30,6 +29,8 @@ type Inputs struct {
 	ClusterDomain string
 	// TrustDomain of workloads that name none. Default cluster.local.
 	TrustDomain string
+	// RootNamespace is where rules for all namespaces are. Default istio-system.
+	RootNamespace string
 
 	Pods             collection.Collection[*corev1.Pod]
 	KubeServices     collection.Collection[*corev1.Service]
@@ -51,13 +52,8 @@ func NotYet(o metav1.Object) []string {
 		if g := o.Spec.GetGateways(); !delegate && (len(g) == 0 || slices.Contains(g, "mesh")) {
 			why = append(why, "traffic within the mesh meets routes at waypoints only, which this version does not run: in force for gateways alone")
 		}
-		if len(o.Spec.GetTcp()) > 0 || len(o.Spec.GetTls()) > 0 {
-			why = append(why, "tcp and tls routes are not in force yet")
-		}
 	case *networkingv1.DestinationRule:
-		if o.Spec.GetTrafficPolicy() != nil || slices.ContainsFunc(o.Spec.GetSubsets(), func(s *networking.Subset) bool { return s.GetTrafficPolicy() != nil }) {
-			why = append(why, "trafficPolicy is not in force yet; subsets are")
-		}
+		why = append(why, unserved(o)...)
 	case *gatewayv1.Gateway:
 		why = append(why, "Gateways of gateway.networking.k8s.io are not served by this version; those of networking.istio.io are")
 	case *gatewayv1.HTTPRoute:
@@ -88,6 +84,9 @@ func New(in Inputs) Outputs {
 	if in.TrustDomain == "" {
 		in.TrustDomain = mesh.TrustDomain
 	}
+	if in.RootNamespace == "" {
+		in.RootNamespace = mesh.SystemNamespace
+	}
 	b := &builder{
 		Inputs:       in,
 		bySelector:   collection.NewIndex(in.Gateways, selectorKeys),
@@ -95,10 +94,12 @@ func New(in Inputs) Outputs {
 		byGateway:    collection.NewIndex(in.VirtualServices, gatewaysOf),
 		byHostname:   collection.NewIndex(in.Services, func(s *workload.Service) []string { return []string{s.GetHostname()} }),
 		byService:    collection.NewIndex(in.Workloads, servicesOf),
+		byPod:        collection.NewIndex(in.Workloads, podKeys),
 		rulesForHost: collection.NewIndex(in.DestinationRules, ruleHosts(in.ClusterDomain)),
 	}
 	proxies := collection.Map(in.Pods, collection.Kind[*Proxy]{Key: func(p *Proxy) string { return p.Name }, Equal: sameProxy}, b.proxy)
 	plans := collection.Map(proxies, collection.Kind[*Plan]{Key: func(p *Plan) string { return p.Proxy.Name }, Equal: samePlan}, b.plan)
+	backends := refs(plans)
 	resources := collection.Kind[delta.Resource]{
 		Key:   func(r delta.Resource) string { return r.Name },
 		Equal: func(x, y delta.Resource) bool { return x.Name == y.Name && x.Version == y.Version },
@@ -110,10 +111,10 @@ func New(in Inputs) Outputs {
 		mesh.TypeRoute: collection.MapMany(plans, resources, func(_ *collection.Read, p *Plan) []delta.Resource {
 			return each(p.Routes, func(r *l7.Route) delta.Resource { return resource(r.GetName(), r) })
 		}),
-		mesh.TypeBackend: collection.Map(refs(plans), resources, func(r *collection.Read, ref Ref) (delta.Resource, bool) {
+		mesh.TypeBackend: collection.Map(backends, resources, func(r *collection.Read, ref Ref) (delta.Resource, bool) {
 			return resource(ref.Name(), b.backend(r, ref)), true
 		}),
-		mesh.TypeSecret: collection.Map(secretRefs(plans), resources, func(r *collection.Read, ref SecretRef) (delta.Resource, bool) {
+		mesh.TypeSecret: collection.Map(b.secretRefs(plans, backends), resources, func(r *collection.Read, ref SecretRef) (delta.Resource, bool) {
 			s, ok := b.secret(r, ref)
 			if !ok {
 				return delta.Resource{}, false
@@ -140,17 +141,13 @@ type builder struct {
 	byGateway    *collection.Index[string, *networkingv1.VirtualService]
 	byHostname   *collection.Index[string, *workload.Service]
 	byService    *collection.Index[string, *workload.Workload]
+	byPod        *collection.Index[string, *workload.Workload]
 	rulesForHost *collection.Index[string, *networkingv1.DestinationRule]
 }
 
 func refs(plans collection.Collection[*Plan]) collection.Collection[Ref] {
 	return collection.MapMany(plans, collection.Kind[Ref]{Key: Ref.Name, Equal: func(x, y Ref) bool { return x == y }},
 		func(_ *collection.Read, p *Plan) []Ref { return p.Backends })
-}
-
-func secretRefs(plans collection.Collection[*Plan]) collection.Collection[SecretRef] {
-	return collection.MapMany(plans, collection.Kind[SecretRef]{Key: SecretRef.Name, Equal: func(x, y SecretRef) bool { return x == y }},
-		func(_ *collection.Read, p *Plan) []SecretRef { return p.Secrets })
 }
 
 // resource wraps a message; its version is a hash of its bytes, so that what is equal is not sent again.

@@ -1,6 +1,7 @@
 package routing
 
 import (
+	"bytes"
 	"flag"
 	"maps"
 	"os"
@@ -131,6 +132,9 @@ func workloadOf(p *corev1.Pod, services []*corev1.Service) *workload.Workload {
 	if p.Annotations[mesh.AnnotationRedirection] == mesh.RedirectionEnabled {
 		m.TunnelProtocol = workload.TunnelProtocol_HBONE
 	}
+	if z := p.Labels["topology.kubernetes.io/zone"]; z != "" { // a node's in a cluster
+		m.Locality = &workload.Locality{Zone: z}
+	}
 	if p.Status.Phase == corev1.PodPending {
 		m.Status = workload.WorkloadStatus_UNHEALTHY
 	}
@@ -173,7 +177,8 @@ func (w *world) dump(t *testing.T) string {
 				t.Fatal(err)
 			}
 			if s, ok := m.(*l7.Secret); ok {
-				s.PrivateKey = []byte("redacted")
+				first := func(b []byte) []byte { line, _, _ := bytes.Cut(b, []byte("\n")); return line }
+				s.CertificateChain, s.PrivateKey, s.CaCertificates = first(s.CertificateChain), first(s.PrivateKey), first(s.CaCertificates)
 			}
 			j, err := protojson.Marshal(m)
 			if err != nil {

@@ -139,11 +139,19 @@ func (p *Relay) answer(w http.ResponseWriter, r *http.Request, info *listen.Info
 		return p.upgrade(w, x)
 	}
 	resp, err := p.Chain.Serve(x)
-	if err == nil && resp.StatusCode == http.StatusSwitchingProtocols {
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode == http.StatusSwitchingProtocols {
 		resp.Body.Close()
 		return nil, badUpgrade("the backend switched protocols unasked")
 	}
-	return resp, err
+	for name := range resp.Header {
+		if strings.HasPrefix(name, "X-Envoy-") {
+			delete(resp.Header, name) // they are between proxies
+		}
+	}
+	return resp, nil
 }
 
 func notFound(why string) error {
@@ -170,11 +178,6 @@ func (p *Relay) respond(w http.ResponseWriter, r *http.Request, resp *http.Respo
 	stripHop(resp.Header)
 	for name, v := range resp.Header {
 		h[name] = v
-	}
-	for name := range h {
-		if strings.HasPrefix(name, "X-Envoy-") {
-			delete(h, name)
-		}
 	}
 	h.Set("Server", "istio-envoy")
 	if rec.UpstreamTime > 0 {

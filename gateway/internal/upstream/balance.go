@@ -1,7 +1,8 @@
 package upstream
 
 import (
-	"math/rand/v2"
+	"cmp"
+	"log/slog"
 	"net"
 	"slices"
 	"strconv"
@@ -15,19 +16,22 @@ import (
 // endpoint is one place that serves a backend.
 type endpoint struct {
 	*l7.Endpoint
-	lane *lane
+	lane   *lane
+	health *health
 }
 
-// cluster is a backend with its endpoints. It is never written after it is made.
+// cluster is a backend with its endpoints. It is never written after it is made, but for its state.
 type cluster struct {
 	*l7.Backend
-	endpoints []endpoint // the healthy ones
-	total     uint64     // sum of the weights
+	secret *l7.Secret // of its TLS; nil without, or while it has not come
+	tiers  []tier     // of the healthy ones, the preferred first
+	state  *state
 }
 
 // Upstreams holds the clusters in force and the lanes to their endpoints.
 type Upstreams struct {
 	dial Dial
+	log  *slog.Logger
 
 	mu       sync.RWMutex        // guards below
 	clusters map[string]*cluster // values immutable
@@ -35,8 +39,8 @@ type Upstreams struct {
 }
 
 // New makes an empty set of upstreams that connect by dial.
-func New(dial Dial) *Upstreams {
-	return &Upstreams{dial: dial, clusters: map[string]*cluster{}, lanes: map[Target]*lane{}}
+func New(dial Dial, log *slog.Logger) *Upstreams {
+	return &Upstreams{dial: dial, log: log, clusters: map[string]*cluster{}, lanes: map[Target]*lane{}}
 }
 
 // Update takes over the backends of a table, before requests are matched by it. Lanes to targets that are still there are kept.
@@ -45,20 +49,27 @@ func (u *Upstreams) Update(t *table.Table) {
 	lanes := make(map[Target]*lane, len(u.lanes))
 	clusters := make(map[string]*cluster, len(t.Backends))
 	for name, b := range t.Backends {
-		if old := u.clusters[name]; old != nil && old.Backend == b {
+		old, secret := u.clusters[name], t.Secrets[b.GetTls().GetSecret()]
+		if old != nil && old.Backend == b && old.secret == secret {
 			clusters[name] = old
-			for _, e := range old.endpoints {
-				lanes[e.lane.target] = e.lane
+			for _, tier := range old.tiers {
+				for _, e := range tier.endpoints {
+					lanes[e.lane.target] = e.lane
+				}
 			}
 			continue
 		}
-		clusters[name] = newCluster(b, func(target Target) *lane {
-			l := lanes[target]
+		s := newState(u.log)
+		if old != nil {
+			s = old.state
+		}
+		clusters[name] = newCluster(b, secret, s, func(w way) *lane {
+			l := lanes[w.target]
 			if l == nil {
-				if l = u.lanes[target]; l == nil {
-					l = newLane(target, u.dial)
+				if l = u.lanes[w.target]; l == nil {
+					l = newLane(w, u.dial)
 				}
-				lanes[target] = l
+				lanes[w.target] = l
 			}
 			return l
 		})
@@ -79,15 +90,38 @@ func (u *Upstreams) Update(t *table.Table) {
 // Close retires every lane.
 func (u *Upstreams) Close() { u.Update(&table.Table{}) }
 
-func newCluster(b *l7.Backend, laneTo func(Target) *lane) *cluster {
-	c := &cluster{Backend: b}
+func newCluster(b *l7.Backend, secret *l7.Secret, s *state, laneTo func(way) *lane) *cluster {
+	c := &cluster{Backend: b, secret: secret, state: s}
+	byPriority := map[uint32]*tier{}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	kept := map[Target]*health{}
 	for _, e := range b.GetEndpoints() {
-		target, ok := targetOf(b, e)
+		w, ok := wayTo(b, e, secret)
 		if !ok || e.GetHealth() != l7.Health_HEALTHY {
 			continue
 		}
-		c.endpoints = append(c.endpoints, endpoint{e, laneTo(target)})
-		c.total += uint64(weight(e))
+		h := s.health[w.target]
+		if h == nil {
+			h = &health{}
+		}
+		kept[w.target] = h
+		t := byPriority[e.GetPriority()]
+		if t == nil {
+			t = &tier{}
+			byPriority[e.GetPriority()] = t
+		}
+		t.endpoints = append(t.endpoints, endpoint{e, laneTo(w), h})
+		t.total += uint64(weight(e))
+	}
+	s.health = kept
+	order := make([]uint32, 0, len(byPriority))
+	for p := range byPriority {
+		order = append(order, p)
+	}
+	slices.SortFunc(order, cmp.Compare[uint32])
+	for _, p := range order {
+		c.tiers = append(c.tiers, *byPriority[p])
 	}
 	return c
 }
@@ -101,64 +135,30 @@ func (u *Upstreams) cluster(name string, matched *l7.Backend) *cluster {
 	if c != nil || matched == nil {
 		return c
 	}
-	return newCluster(matched, func(t Target) *lane {
-		l := newLane(t, u.dial)
+	return newCluster(matched, nil, newState(u.log), func(w way) *lane {
+		l := newLane(w, u.dial)
 		l.retire()
 		return l
 	})
 }
 
-// targetOf says how to reach an endpoint. A tunnel to nobody in particular is no way: an endpoint without a readable
-// identity is left out, rather than trusted.
-func targetOf(b *l7.Backend, e *l7.Endpoint) (Target, bool) {
-	t := Target{
+// wayTo says how to reach an endpoint. A tunnel to nobody in particular is no way: an endpoint without a readable
+// identity is left out, rather than trusted; so is one outside the mesh where the rule asks for identities of the mesh.
+func wayTo(b *l7.Backend, e *l7.Endpoint, secret *l7.Secret) (way, bool) {
+	w := way{limits: b.GetLimits(), tls: b.GetTls(), secret: secret, name: b.GetHostname()}
+	w.target = Target{
 		Addr:   net.JoinHostPort(e.GetAddress(), strconv.Itoa(int(e.GetPort()))),
-		Tunnel: e.GetTunnel() != l7.Tunnel_NONE, HTTP2: b.GetProtocol() == l7.AppProtocol_HTTP2,
+		Tunnel: e.GetTunnel() != l7.Tunnel_NONE, HTTP2: b.GetProtocol() == l7.AppProtocol_HTTP2, settings: w.settings(),
 	}
-	if !t.Tunnel {
-		return t, true
+	if !w.target.Tunnel {
+		return w, !b.GetTls().GetMesh()
 	}
 	id, err := identity.Parse(e.GetIdentity())
 	if err != nil {
-		return t, false
+		return w, false
 	}
-	t.Identity = id
-	return t, true
+	w.target.Identity = id
+	return w, true
 }
 
 func weight(e *l7.Endpoint) uint32 { return max(e.GetWeight(), 1) }
-
-// pick chooses among two random endpoints the one with fewer requests for its weight (Istio's default, least request).
-// Endpoints in tried are avoided while there are others.
-func (c *cluster) pick(tried []*l7.Endpoint) (endpoint, bool) {
-	if len(c.endpoints) == 0 {
-		return endpoint{}, false
-	}
-	if len(tried) > 0 && len(tried) < len(c.endpoints) {
-		start := rand.IntN(len(c.endpoints))
-		for i := range c.endpoints {
-			if e := c.endpoints[(start+i)%len(c.endpoints)]; !slices.Contains(tried, e.Endpoint) {
-				return e, true
-			}
-		}
-	}
-	a, b := c.random(), c.random()
-	if load(b) < load(a) {
-		return b, true
-	}
-	return a, true
-}
-
-func load(e endpoint) float64 { return float64(e.lane.active.Load()+1) / float64(weight(e.Endpoint)) }
-
-func (c *cluster) random() endpoint {
-	n := rand.Uint64N(c.total)
-	for _, e := range c.endpoints {
-		w := uint64(weight(e.Endpoint))
-		if n < w {
-			return e
-		}
-		n -= w
-	}
-	return c.endpoints[0]
-}

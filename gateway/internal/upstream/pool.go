@@ -3,12 +3,16 @@ package upstream
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
+	"github.com/ambit-mesh/ambit/api/l7"
 	"github.com/ambit-mesh/ambit/identity"
 )
 
@@ -19,6 +23,27 @@ type Target struct {
 	Tunnel   bool   // through HBONE
 	Identity identity.ID
 	HTTP2    bool
+	settings string // of TLS and of connections: others make another target
+}
+
+// way is a target with what its connections are made of.
+type way struct {
+	target Target
+	name   string // of the service, which TLS asks for
+	limits *l7.Limits
+	tls    *l7.UpstreamTLS
+	secret *l7.Secret
+}
+
+// settings is a text that differs where connections must not be shared.
+func (w way) settings() string {
+	l := w.limits
+	s := fmt.Sprint(l.GetConnectTimeout().AsDuration(), l.GetIdleTimeout().AsDuration(), l.GetMaxPerConnection(), l.GetKeepalive().String())
+	if t := w.tls; t != nil && !t.GetMesh() {
+		b, err := proto.MarshalOptions{Deterministic: true}.Marshal(t)
+		s += fmt.Sprintf(" tls %s %x %v %p", w.name, b, err, w.secret)
+	}
+	return s
 }
 
 // Dial opens a byte stream to the application behind a target.
@@ -42,6 +67,7 @@ const (
 // lane is the pooled connections of one target.
 type lane struct {
 	target    Target
+	connect   func(ctx context.Context) (net.Conn, error)
 	transport *http.Transport
 	active    atomic.Int64
 
@@ -49,28 +75,63 @@ type lane struct {
 	retired bool
 }
 
-func newLane(t Target, dial Dial) *lane {
+func newLane(w way, dial Dial) *lane {
 	protocols := &http.Protocols{}
-	protocols.SetHTTP1(!t.HTTP2)
-	protocols.SetUnencryptedHTTP2(t.HTTP2)
-	return &lane{target: t, transport: &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			ctx, cancel := context.WithTimeout(ctx, connectTimeout)
-			defer cancel()
-			c, err := dial(ctx, t)
-			if err != nil {
-				return nil, &connectError{err}
-			}
-			return c, nil
-		},
+	protocols.SetHTTP1(!w.target.HTTP2)
+	protocols.SetUnencryptedHTTP2(w.target.HTTP2)
+	l := &lane{target: w.target}
+	secure, broken := originate(w)
+	limit := connectTimeout
+	if d := w.limits.GetConnectTimeout().AsDuration(); d > 0 {
+		limit = d
+	}
+	l.connect = func(ctx context.Context) (net.Conn, error) {
+		if broken != nil {
+			return nil, &connectError{broken}
+		}
+		ctx, cancel := context.WithTimeout(ctx, limit)
+		defer cancel()
+		c, err := dial(ctx, w.target)
+		if err == nil && secure != nil {
+			c, err = secure(ctx, c)
+		}
+		if err != nil {
+			return nil, &connectError{err}
+		}
+		keepalive(c, w.limits.GetKeepalive())
+		return c, nil
+	}
+	idle := idleTimeout
+	if d := w.limits.GetIdleTimeout().AsDuration(); d > 0 {
+		idle = d
+	}
+	l.transport = &http.Transport{
+		DialContext:            func(ctx context.Context, _, _ string) (net.Conn, error) { return l.connect(ctx) },
 		Protocols:              protocols,
 		DisableCompression:     true,
+		DisableKeepAlives:      w.limits.GetMaxPerConnection() == 1,
 		MaxIdleConns:           maxIdle,
 		MaxIdleConnsPerHost:    maxIdle,
-		IdleConnTimeout:        idleTimeout,
+		IdleConnTimeout:        idle,
 		ExpectContinueTimeout:  time.Second,
 		MaxResponseHeaderBytes: maxHeader,
-	}}
+		HTTP2:                  &http.HTTP2Config{SendPingTimeout: 30 * time.Second, PingTimeout: 20 * time.Second},
+	}
+	return l
+}
+
+// keepalive asks the kernel to look whether a plain connection's other end is still there.
+func keepalive(c net.Conn, k *l7.Keepalive) {
+	t, ok := c.(interface {
+		SetKeepAliveConfig(net.KeepAliveConfig) error
+	})
+	if k == nil || !ok {
+		return
+	}
+	//nolint:errcheck // a connection that is closed meanwhile fails at its use
+	t.SetKeepAliveConfig(net.KeepAliveConfig{
+		Enable: true, Idle: k.GetTime().AsDuration(), Interval: k.GetInterval().AsDuration(), Count: int(k.GetProbes()),
+	})
 }
 
 // enter counts a request in; the function it returns counts it out, once.
