@@ -1,8 +1,10 @@
 package ztunnel
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -26,7 +28,7 @@ func (z *Ztunnel) Pages() map[string]http.Handler {
 			if q.Has("at") {
 				ask = z.explainInbound
 			}
-			v, err := ask(q)
+			v, err := ask(r.Context(), q)
 			if err != nil {
 				http.Error(w, err.Error(), http.StatusBadRequest)
 				return
@@ -51,22 +53,22 @@ func (z *Ztunnel) answer(w http.ResponseWriter, v any) {
 }
 
 // podWorkload finds a pod by "namespace/name", and whether this proxy serves it.
-func (z *Ztunnel) podWorkload(text string) (w *state.Workload, served bool, err error) {
+func (z *Ztunnel) podWorkload(text string) (w *state.Workload, served *running, err error) {
 	namespace, name, _ := strings.Cut(text, "/")
 	if w = z.state.Pod(z.conf.ClusterID, namespace, name); w == nil {
-		return nil, false, fmt.Errorf("the control plane has told of no pod %q", text)
+		return nil, nil, fmt.Errorf("the control plane has told of no pod %q", text)
 	}
 	z.mu.Lock()
 	defer z.mu.Unlock()
 	for _, r := range z.proxies {
 		if r.pod.Namespace == namespace && r.pod.Name == name {
-			return w, true, nil
+			return w, r, nil
 		}
 	}
-	return w, false, nil
+	return w, nil, nil
 }
 
-func (z *Ztunnel) explainOutbound(q url.Values) (any, error) {
+func (z *Ztunnel) explainOutbound(ctx context.Context, q url.Values) (any, error) {
 	from, served, err := z.podWorkload(q.Get("from"))
 	if err != nil {
 		return nil, err
@@ -75,9 +77,9 @@ func (z *Ztunnel) explainOutbound(q url.Values) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	route := z.state.Route(from, to)
+	route := z.route(ctx, served, from, to)
 	out := explain.Outbound{
-		Captured: served, Source: from.UID, Identity: from.Identity.String(), Dialled: to.String(),
+		Captured: served != nil, Source: from.UID, Identity: from.Identity.String(), Dialled: to.String(),
 		Kind: route.Kind.String(), Type: route.Type, Why: route.Why(),
 	}
 	if len(from.Addresses) > 0 {
@@ -88,27 +90,50 @@ func (z *Ztunnel) explainOutbound(q url.Values) (any, error) {
 			out.Certificate = strings.TrimSuffix(string(e.State)+": "+e.Error, ": ")
 		}
 	}
+	if route.Waypoint != nil {
+		out.Waypoint = route.Waypoint.String()
+	}
 	if route.Kind == state.HBONE {
 		out.Hop = route.Hop.Addr.String()
 		for _, id := range route.Hop.Expect {
 			out.Expect = append(out.Expect, id.String())
 		}
 	}
+	out.Endpoints = z.endpoints(from, to, route)
+	if route.Service != nil {
+		out.Service = route.Service.Key()
+	}
+	return out, nil
+}
+
+// route decides as for a connection. What needs a look-up in a pod that this proxy does not serve stays undecided.
+func (z *Ztunnel) route(ctx context.Context, served *running, from *state.Workload, to netip.AddrPort) state.Route {
+	if served == nil {
+		return z.state.Route(from, to)
+	}
+	return z.routes.Route(ctx, served.pod.NS, from, to)
+}
+
+// endpoints are those among which chance decides.
+func (z *Ztunnel) endpoints(from *state.Workload, to netip.AddrPort, route state.Route) (out []explain.Endpoint) {
 	var choices []state.Choice
 	switch {
 	case route.Service != nil:
-		out.Service = route.Service.Key()
 		choices = z.state.Choices(from, route.Service, to)
 	case route.Workload != nil:
 		choices = []state.Choice{{Workload: route.Workload, At: route.To}}
 	}
 	for _, c := range choices {
 		w := c.Workload
-		out.Endpoints = append(out.Endpoints, explain.Endpoint{
-			UID: w.UID, Namespace: w.Namespace, Name: w.Name, Node: w.Node, Address: c.At.String(), Identity: w.Identity.String(), HBONE: w.HBONE,
+		at := c.At.String()
+		if !c.At.Addr().IsValid() {
+			at = net.JoinHostPort(w.Hostname, strconv.Itoa(int(c.At.Port())))
+		}
+		out = append(out, explain.Endpoint{
+			UID: w.UID, Namespace: w.Namespace, Name: w.Name, Node: w.Node, Address: at, Identity: w.Identity.String(), HBONE: w.HBONE,
 		})
 	}
-	return out, nil
+	return out
 }
 
 // dialled is an address and port; of a service's name it is the service's first address.
@@ -134,7 +159,7 @@ func (z *Ztunnel) dialled(from *state.Workload, text string) (netip.AddrPort, er
 	return netip.AddrPortFrom(svc.Addresses[0].Block.Addr(), uint16(port)), nil
 }
 
-func (z *Ztunnel) explainInbound(q url.Values) (any, error) {
+func (z *Ztunnel) explainInbound(_ context.Context, q url.Values) (any, error) {
 	at, served, err := z.podWorkload(q.Get("at"))
 	if err != nil {
 		return nil, err
@@ -154,7 +179,7 @@ func (z *Ztunnel) explainInbound(q url.Values) (any, error) {
 	policies := z.state.PoliciesOf(at)
 	v := policies.Check(c)
 	out := explain.Inbound{
-		Captured: served, Workload: at.UID, Peer: q.Get("peer"), Policies: []explain.Policy{}, Allow: v.Allow, Policy: v.Policy, Reason: v.Reason, Why: v.Why,
+		Captured: served != nil, Workload: at.UID, Peer: q.Get("peer"), Policies: []explain.Policy{}, Allow: v.Allow, Policy: v.Policy, Reason: v.Reason, Why: v.Why,
 	}
 	for _, f := range policies.Explain(c) {
 		out.Policies = append(out.Policies, explain.Policy{Name: f.Policy, Action: f.Action.String(), DryRun: f.DryRun, Matched: f.Matched, Why: f.Why})

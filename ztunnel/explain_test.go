@@ -28,6 +28,7 @@ func explaining(t *testing.T) *Ztunnel {
 		certs:   certs.New(certs.Config{Log: slog.New(slog.DiscardHandler)}),
 		proxies: map[string]*running{"u": {pod: inpod.Pod{Namespace: "a", Name: "sleep"}}},
 	}
+	z.routes = z.newResolver()
 	pod := func(name, ip string) *workload.Workload {
 		return &workload.Workload{
 			Uid: "k//Pod/a/" + name, Name: name, Namespace: "a", ServiceAccount: name, Addresses: [][]byte{netip.MustParseAddr(ip).AsSlice()},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net/netip"
 	"time"
 
@@ -80,6 +81,7 @@ func (z *Ztunnel) start(_ context.Context, pod inpod.Pod) (stop func(), err erro
 	}
 	id := identity.ID{TrustDomain: z.conf.TrustDomain, Namespace: pod.Namespace, ServiceAccount: pod.ServiceAccount}
 	z.certs.Want(id)
+	release := z.wantPod(pod)
 	z.conf.Metrics.Proxies.Started.Inc()
 	z.conf.Metrics.Proxies.Active.Inc()
 	r := &running{pod: pod, proxy: p.proxy}
@@ -101,6 +103,7 @@ func (z *Ztunnel) start(_ context.Context, pod inpod.Pod) (stop func(), err erro
 		}
 		z.mu.Unlock()
 		z.certs.Forget(id)
+		release()
 		z.conf.Metrics.Proxies.Active.Dec()
 		z.conf.Metrics.Proxies.Stopped.Inc()
 	}, nil
@@ -141,8 +144,12 @@ func (z *Ztunnel) serve(ctx context.Context, r *running, p *servers) {
 }
 
 func (z *Ztunnel) proxyConfig() proxy.Config {
+	level := slog.LevelDebug
+	if z.conf.PolicyLogs {
+		level = slog.LevelInfo
+	}
 	c := proxy.Config{
-		State: z.state, Source: z.certs, Roots: z.certs, TrustDomain: z.conf.TrustDomain, Cluster: z.conf.ClusterID,
+		State: z.state, Route: z.routes.Route, PolicyLevel: level, Source: z.certs, Roots: z.certs, TrustDomain: z.conf.TrustDomain, Cluster: z.conf.ClusterID,
 		Access: z.conf.Access, TCP: z.conf.Metrics.TCP, Log: z.conf.Log.With(telemetry.Scope("proxy")), Grace: z.conf.Grace, Failed: z.failed,
 		Refusals: z.refusals, Unproven: z.unproven, PostQuantum: z.conf.PostQuantum,
 	}

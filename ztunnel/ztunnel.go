@@ -3,7 +3,6 @@ package ztunnel
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -13,17 +12,17 @@ import (
 
 	"google.golang.org/protobuf/types/known/structpb"
 
-	"github.com/ambit-mesh/ambit/api/authorization"
 	"github.com/ambit-mesh/ambit/api/discovery"
-	"github.com/ambit-mesh/ambit/api/workload"
 	"github.com/ambit-mesh/ambit/hbone"
 	"github.com/ambit-mesh/ambit/identity/certs"
 	"github.com/ambit-mesh/ambit/lifecycle"
 	"github.com/ambit-mesh/ambit/mesh"
 	"github.com/ambit-mesh/ambit/telemetry"
 	"github.com/ambit-mesh/ambit/xds/client"
+	"github.com/ambit-mesh/ambit/ztunnel/internal/demand"
 	"github.com/ambit-mesh/ambit/ztunnel/internal/inpod"
 	"github.com/ambit-mesh/ambit/ztunnel/internal/proxy"
+	"github.com/ambit-mesh/ambit/ztunnel/internal/resolve"
 	"github.com/ambit-mesh/ambit/ztunnel/internal/state"
 )
 
@@ -40,6 +39,13 @@ type Config struct {
 	// PreferredNamespace is where a name or an address that several services share is looked for after the client's own
 	// namespace. Default: nowhere.
 	PreferredNamespace string
+	// OnDemand asks the control plane only for what connections need, instead of keeping all workloads and services of
+	// the mesh: less memory, a first connection that waits, and names of other registries that the DNS proxy cannot know.
+	OnDemand bool
+	// RegistryOnly refuses connections to what the mesh does not know. Default: they pass through.
+	RegistryOnly bool
+	// PolicyLogs tells of every admitted connection at level info. Default: debug.
+	PolicyLogs bool
 	// NoDNS leaves the DNS proxy out of the pods.
 	NoDNS bool
 	// Resolvers answer the pods' DNS queries that the mesh does not. Default: none, such queries fail.
@@ -76,6 +82,9 @@ type Ztunnel struct {
 	pods  *inpod.Client
 	dns   *telemetry.DNS
 
+	demand *demand.Asker // nil unless OnDemand
+	routes *resolve.Resolver
+
 	failures failures
 	refusals *proxy.Damper
 	unproven *hbone.Unproven
@@ -100,7 +109,7 @@ func New(c Config) (*Ztunnel, error) {
 	}
 	z := &Ztunnel{
 		conf:    c,
-		state:   state.New(state.Config{Network: c.Network, TrustDomain: c.TrustDomain, Preferred: c.PreferredNamespace, Pick: rand.Uint64N}),
+		state:   state.New(state.Config{Network: c.Network, TrustDomain: c.TrustDomain, Preferred: c.PreferredNamespace, RegistryOnly: c.RegistryOnly, Pick: rand.Uint64N}),
 		proxies: map[string]*running{},
 		dns:     telemetry.NewDNS(),
 
@@ -117,6 +126,8 @@ func New(c Config) (*Ztunnel, error) {
 	if err != nil {
 		return nil, err
 	}
+	z.demand = z.newDemand()
+	z.routes = z.newResolver()
 	x := c.XDS
 	x.Node, x.ClusterID, x.Log = node, c.ClusterID, c.Log.With(telemetry.Scope("xds"))
 	x.Message = func(typeURL string, n int) {
@@ -125,7 +136,7 @@ func New(c Config) (*Ztunnel, error) {
 	}
 	x.Ended = func(reason string) { c.Metrics.XDS.Terminations.WithLabelValues(reason).Inc() }
 	x.Handlers = []client.Handler{
-		client.Handle(mesh.TypeAddress, false, z.applyAddresses),
+		client.Handle(mesh.TypeAddress, c.OnDemand, z.applyAddresses),
 		client.Handle(mesh.TypeAuthorization, false, z.applyPolicies),
 	}
 	z.xds = client.New(x)
@@ -147,30 +158,6 @@ func (z *Ztunnel) node() (*discovery.Node, error) {
 		Id:       fmt.Sprintf("ztunnel~%s~%s.%s~%s.svc.%s", c.IP, c.Pod, c.Namespace, c.Namespace, mesh.ClusterDomain),
 		Metadata: meta,
 	}, nil
-}
-
-func (z *Ztunnel) applyAddresses(set []client.Item[*workload.Address], remove []string) error {
-	b := state.Addresses{Remove: remove}
-	for _, i := range set {
-		b.Set = append(b.Set, i.Body)
-	}
-	return refused(z.state.ApplyAddresses(b))
-}
-
-func (z *Ztunnel) applyPolicies(set []client.Item[*authorization.Authorization], remove []string) error {
-	b := state.Policies{Remove: remove}
-	for _, i := range set {
-		b.Set, b.Names = append(b.Set, i.Body), append(b.Names, i.Name)
-	}
-	return refused(z.state.ApplyPolicies(b))
-}
-
-// refused tells the control plane which resources were not understood; the others were taken.
-func refused(err error) error {
-	if bad, ok := errors.AsType[*state.Rejected](err); ok {
-		return client.Refuse(err, bad.Names...)
-	}
-	return err
 }
 
 // Run serves until ctx ends. Pods then take no more connections and those that are open may finish; certificates and

@@ -19,6 +19,8 @@ type Outbound struct {
 	Kind string `json:"kind"`
 	Type string `json:"type,omitempty"`
 	Why  string `json:"why"`
+	// Waypoint ("namespace/host" or "network/address") is the one that the connection has to pass.
+	Waypoint string `json:"waypoint,omitempty"`
 	// Hop and Expect are the next machine of a tunnel and the identities that it may have.
 	Hop    string   `json:"hop,omitempty"`
 	Expect []string `json:"expect,omitempty"`
@@ -32,7 +34,7 @@ type Endpoint struct {
 	Namespace string `json:"namespace"`
 	Name      string `json:"name"`
 	Node      string `json:"node"`
-	Address   string `json:"address"` // with the port behind the service's
+	Address   string `json:"address"` // or its host name, with the port behind the service's
 	Identity  string `json:"identity"`
 	HBONE     bool   `json:"hbone"`
 }

@@ -20,6 +20,8 @@ type config struct {
 	meshRoot, crl                    string
 	postQuantum                      bool
 	dns, sameNode                    bool
+	onDemand, registryOnly           bool
+	policyLogs                       bool
 	xds, ca, serverName, root, token string
 	zds                              string
 	admin, metrics, readiness        string
@@ -57,20 +59,27 @@ func parse(args []string, getenv func(string) string, usage io.Writer) (config, 
 	f.StringVar(&c.root, "root", env("XDS_ROOT_CA", mesh.RootCertPath), "file with the control plane's root certificate (XDS_ROOT_CA)")
 	f.StringVar(&c.meshRoot, "mesh-root", env("MESH_ROOT_CA", mesh.RootCertPath), "file with the root certificates of the mesh, besides those that the certificate authority answers (MESH_ROOT_CA)")
 	f.StringVar(&c.crl, "crl", env("CRL_PATH", ""), "file with certificate revocation lists (CRL_PATH)")
-	sameNode, err := strconv.ParseBool(env("ENABLE_SAME_NODE_SHORTCUT", "false"))
-	if err != nil {
-		return config{}, fmt.Errorf("ENABLE_SAME_NODE_SHORTCUT: want true or false: %w", err)
-	}
-	f.BoolVar(&c.sameNode, "same-node-shortcut", sameNode, "carry connections between two pods of this node in memory, without encryption; identities, policies, logs and metrics stay as they are (ENABLE_SAME_NODE_SHORTCUT)")
 	f.BoolVar(&c.postQuantum, "post-quantum", env("COMPLIANCE_POLICY", "") == "pqc", "between proxies, refuse key exchanges that do not resist quantum computers (COMPLIANCE_POLICY=pqc)")
 	f.StringVar(&c.token, "token", env("AUTH_TOKEN", mesh.TokenPath), "file with this pod's token (AUTH_TOKEN)")
 	f.StringVar(&c.prefer, "prefer-namespace", env("PREFERED_SERVICE_NAMESPACE", ""), "namespace whose services come after those of the client's own (PREFERED_SERVICE_NAMESPACE)")
 	f.StringVar(&c.resolv, "resolv-conf", "/etc/resolv.conf", "file that names the resolvers for what is not in the mesh")
-	dns, err := strconv.ParseBool(env("ISTIO_META_DNS_CAPTURE", "true"))
-	if err != nil {
-		return config{}, fmt.Errorf("ISTIO_META_DNS_CAPTURE: want true or false: %w", err)
+	for _, b := range []struct {
+		into                  *bool
+		name, variable, about string
+		fallback              string
+	}{
+		{&c.dns, "dns", "ISTIO_META_DNS_CAPTURE", "answer the DNS queries of pods", "true"},
+		{&c.onDemand, "on-demand", "XDS_ON_DEMAND", "ask the control plane only for what connections need", "false"},
+		{&c.registryOnly, "registry-only", "REGISTRY_ONLY", "refuse connections to what the mesh does not know", "false"},
+		{&c.sameNode, "same-node-shortcut", "ENABLE_SAME_NODE_SHORTCUT", "carry connections between two pods of this node in memory, without encryption; identities, policies, logs and metrics stay as they are", "false"},
+		{&c.policyLogs, "policy-logs", "AUTHZ_POLICY_INFO_LOGGING", "tell of every connection that policy admits", "false"},
+	} {
+		v, err := strconv.ParseBool(env(b.variable, b.fallback))
+		if err != nil {
+			return config{}, fmt.Errorf("%s: want true or false: %w", b.variable, err)
+		}
+		f.BoolVar(b.into, b.name, v, b.about+" ("+b.variable+")")
 	}
-	f.BoolVar(&c.dns, "dns", dns, "answer the DNS queries of pods (ISTIO_META_DNS_CAPTURE)")
 	f.StringVar(&c.zds, "zds", env("INPOD_UDS", mesh.ZDSSocket), "socket of the node agent (INPOD_UDS)")
 	f.StringVar(&c.admin, "admin", env("ADMIN_ADDR", "localhost:15000"), "address of the debug server (ADMIN_ADDR)")
 	f.StringVar(&c.metrics, "metrics", env("STATS_ADDR", ":15020"), "address of the metrics (STATS_ADDR)")

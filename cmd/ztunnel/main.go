@@ -96,7 +96,7 @@ func serve(ctx context.Context, c config, handler *telemetry.Handler, levels *te
 	}
 	z, err := ztunnel.New(ztunnel.Config{
 		Node: c.node, Pod: c.pod, Namespace: c.namespace, IP: c.ip, ClusterID: c.cluster, Network: c.network,
-		TrustDomain: c.trustDomain, PreferredNamespace: c.prefer, NoDNS: !c.dns, Resolvers: resolvers, ZDSSocket: c.zds, Grace: c.grace,
+		TrustDomain: c.trustDomain, PreferredNamespace: c.prefer, NoDNS: !c.dns, OnDemand: c.onDemand, RegistryOnly: c.registryOnly, PolicyLogs: c.policyLogs, Resolvers: resolvers, ZDSSocket: c.zds, Grace: c.grace,
 		RootFile: c.meshRoot, CRLFile: c.crl, PostQuantum: c.postQuantum, SameNode: c.sameNode,
 		XDS:   client.Config{Address: c.xds, TLS: tls, Token: token},
 		CA:    &certs.CA{Address: c.ca, TLS: tls, Token: token, ClusterID: c.cluster, Impersonate: true},

@@ -13,6 +13,7 @@ type Client struct {
 	onDemand bool
 	began    bool // on the present stream
 	named    map[string]struct{}
+	pending  map[string]struct{} // of named, those that nothing was heard of
 	versions map[string]string
 	join     []string // to subscribe
 	leave    []string // to unsubscribe
@@ -21,20 +22,20 @@ type Client struct {
 
 // NewClient makes the machine for a type. onDemand subscribes to nothing but what Subscribe names.
 func NewClient(typeURL string, onDemand bool) *Client {
-	return &Client{typeURL: typeURL, onDemand: onDemand, named: map[string]struct{}{}, versions: map[string]string{}}
+	return &Client{typeURL: typeURL, onDemand: onDemand, named: map[string]struct{}{}, pending: map[string]struct{}{}, versions: map[string]string{}}
 }
 
 // Reset forgets the stream, not what it brought: the next request begins another one.
 func (c *Client) Reset() {
 	c.began = false
-	c.join, c.leave, c.answers = nil, nil, nil
+	c.join, c.leave, c.answers = slices.Sorted(maps.Keys(c.pending)), nil, nil
 }
 
 // Subscribe asks for resources by name or alias; those already asked for do nothing.
 func (c *Client) Subscribe(names ...string) {
 	for _, n := range names {
 		if _, ok := c.named[n]; !ok {
-			c.named[n] = struct{}{}
+			c.named[n], c.pending[n] = struct{}{}, struct{}{}
 			c.join = append(c.join, n)
 		}
 	}
@@ -45,7 +46,9 @@ func (c *Client) Unsubscribe(names ...string) {
 	for _, n := range names {
 		if _, ok := c.named[n]; ok {
 			delete(c.named, n)
+			delete(c.pending, n)
 			delete(c.versions, n)
+			c.join = slices.DeleteFunc(c.join, func(x string) bool { return x == n })
 			c.leave = append(c.leave, n)
 		}
 	}
@@ -55,10 +58,15 @@ func (c *Client) Unsubscribe(names ...string) {
 func (c *Client) Receive(r *Response) (upsert []Resource, remove []string) {
 	for _, res := range r.GetResources() {
 		c.versions[res.GetName()] = res.GetVersion()
+		delete(c.pending, res.GetName())
+		for _, a := range res.GetAliases() {
+			delete(c.pending, a)
+		}
 		upsert = append(upsert, Resource{Name: res.GetName(), Aliases: res.GetAliases(), Version: res.GetVersion(), Body: res.GetResource()})
 	}
 	for _, name := range r.GetRemovedResources() {
 		delete(c.versions, name)
+		delete(c.pending, name)
 		remove = append(remove, name)
 	}
 	return upsert, remove
@@ -89,10 +97,14 @@ func (c *Client) Next() *Request {
 		c.began = true
 		r := &Request{TypeUrl: c.typeURL, InitialResourceVersions: maps.Clone(c.versions)}
 		if c.onDemand {
-			r.ResourceNamesSubscribe = append([]string{wildcard}, slices.Sorted(maps.Keys(c.named))...)
+			// What is still waited for is asked for anew after this: of a name in this request the server need not send
+			// what we say we hold, be it for another name.
+			held := maps.Clone(c.named)
+			maps.DeleteFunc(held, func(n string, _ struct{}) bool { _, waits := c.pending[n]; return waits })
+			r.ResourceNamesSubscribe = append([]string{wildcard}, slices.Sorted(maps.Keys(held))...)
 			r.ResourceNamesUnsubscribe = []string{wildcard}
 		}
-		c.join, c.leave = nil, nil
+		c.leave = nil
 		return r
 	case len(c.answers) > 0:
 		r := c.answers[0]

@@ -17,6 +17,9 @@ type (
 type Resource struct {
 	Name    string
 	Aliases []string
+	// With are names of other resources, which are of no use without this one: who asks for them is sent this one too.
+	// They are not told.
+	With    []string
 	Version string
 	Body    *anypb.Any
 }

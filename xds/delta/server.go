@@ -14,7 +14,7 @@ import (
 type View interface {
 	// Lookup finds a resource by its name.
 	Lookup(name string) (Resource, bool)
-	// Aliased gives the names of the resources that have an alias.
+	// Aliased gives the names of the resources that have an alias, or go with a name.
 	Aliased(alias string) []string
 	// Names runs over the names of all resources.
 	Names() iter.Seq[string]
@@ -32,7 +32,7 @@ type Server struct {
 	held     map[string]holding // by resource name
 	look     set                // resources to look at again
 	lookAll  bool
-	asked    map[string]bool // subscriptions to answer; true: asked again
+	asked    map[string]bool // subscriptions to answer; true: even with what is held
 	left     set             // subscriptions taken back, whose resources to look at again
 	owes     bool            // a response is due even if it is empty
 	nonce    uint64          // of the last response
@@ -91,7 +91,7 @@ func (s *Server) Receive(r *Request) error {
 			return fmt.Errorf("more than %d bytes of names are subscribed to", maxNames)
 		}
 		s.named.add(name)
-		s.asked[name] = false
+		s.asked[name] = !first
 	}
 	for _, name := range leave {
 		switch {
@@ -168,14 +168,16 @@ func (s *Server) Next(view View) *Response {
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.asked)) {
-		found := s.resolve(view, name)
-		for _, r := range found {
-			if s.asked[name] { // a client that asks again has lost it (xDS, "Subscribing to Resources")
-				s.forget(r)
+		there := false
+		for _, r := range s.resolve(view, name) {
+			res, _ := view.Lookup(r)
+			there = there || !slices.Contains(res.With, name)
+			if s.asked[name] && !slices.Contains(res.With, name) {
+				s.forget(r) // so that it is sent, though it was for another name: the client waits for an answer
 			}
 			s.look.add(r)
 		}
-		if len(found) == 0 {
+		if !there {
 			s.forget(name)
 			s.look.remove(name)
 			resp.RemovedResources = append(resp.RemovedResources, name)
@@ -229,5 +231,5 @@ func (s *Server) tell(resp *Response, view View, name string) {
 }
 
 func (s *Server) wants(r Resource) bool {
-	return s.all || s.named.has(r.Name) || slices.ContainsFunc(r.Aliases, s.named.has)
+	return s.all || s.named.has(r.Name) || slices.ContainsFunc(r.Aliases, s.named.has) || slices.ContainsFunc(r.With, s.named.has)
 }

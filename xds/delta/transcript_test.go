@@ -24,7 +24,7 @@ func (w world) Lookup(name string) (Resource, bool) {
 
 func (w world) Aliased(alias string) (names []string) {
 	for _, r := range w {
-		if slices.Contains(r.Aliases, alias) {
+		if slices.Contains(r.Aliases, alias) || slices.Contains(r.With, alias) {
 			names = append(names, r.Name)
 		}
 	}
@@ -32,13 +32,17 @@ func (w world) Aliased(alias string) (names []string) {
 	return names
 }
 
-// resource reads name@version:alias,alias.
+// resource reads name@version:alias,alias+with,with.
 func resource(word string) Resource {
+	word, with, _ := strings.Cut(word, "+")
 	word, aliases, _ := strings.Cut(word, ":")
 	name, version, _ := strings.Cut(word, "@")
 	r := Resource{Name: name, Version: version}
 	if aliases != "" {
 		r.Aliases = strings.Split(aliases, ",")
+	}
+	if with != "" {
+		r.With = strings.Split(with, ",")
 	}
 	return r
 }
@@ -46,7 +50,7 @@ func resource(word string) Resource {
 // A transcript has a section "server" or "client". Its lines that begin with > or < are what the machine said after
 // the line above: the test plays the others and compares. `go test -update` rewrites them.
 //
-//	set a@1:alias,alias   a resource is there now          drop a        a resource is gone
+//	set a@1:alias,alias+b  a resource is there now         drop a        a resource is gone
 //	request WORDS         the server receives: +sub -unsub have=a@1 ack=nonce nack=nonce,why
 //	subscribe a…          of the client                    unsubscribe a…
 //	response WORDS        the client receives: nonce a@1 -b

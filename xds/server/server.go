@@ -75,7 +75,7 @@ func New[C any](conf Config[C]) *Server[C] {
 	}
 	s := &Server[C]{conf: conf, subs: map[*subscriber[C]]struct{}{}}
 	for i, t := range conf.Types {
-		s.types = append(s.types, &served[C]{Type: t, aliases: collection.NewIndex(t.Resources, func(r delta.Resource) []string { return r.Aliases })})
+		s.types = append(s.types, &served[C]{Type: t, aliases: collection.NewIndex(t.Resources, func(r delta.Resource) []string { return slices.Concat(r.Aliases, r.With) })})
 		s.stop = append(s.stop, t.Resources.Watch(func(es []collection.Event[delta.Resource]) {
 			names := make([]string, len(es))
 			for i, e := range es {

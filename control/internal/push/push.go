@@ -3,6 +3,7 @@ package push
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/cespare/xxhash/v2"
@@ -47,7 +48,9 @@ func New(st *source.Store, c ambient.Config, trusted Trusted) Outputs {
 	resourceKind := collection.Kind[delta.Resource]{Key: func(r delta.Resource) string { return r.Name }, Equal: sameResource}
 	addresses := collection.Join(sameResource,
 		collection.Map(out.Workloads, resourceKind, func(_ *collection.Read, w *workload.Workload) (delta.Resource, bool) {
-			return resource(mesh.TypeAddress, w.Uid, workloadAliases(w), &workload.Address{Type: &workload.Address_Workload{Workload: w}}), true
+			r := resource(mesh.TypeAddress, w.Uid, workloadAliases(w), &workload.Address{Type: &workload.Address_Workload{Workload: w}})
+			r.With = slices.Sorted(maps.Keys(w.Services)) // a service that is asked for is of no use without its endpoints
+			return r, true
 		}),
 		collection.Map(out.Services, resourceKind, func(_ *collection.Read, s *ambient.Service) (delta.Resource, bool) {
 			return resource(mesh.TypeAddress, s.Key(), serviceAliases(s.Wire), &workload.Address{Type: &workload.Address_Service{Service: s.Wire}}), true

@@ -101,6 +101,6 @@ func (p *Proxy) admit(ctx context.Context, r *report, asked authz.Conn) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	p.Log.Debug("connection admitted", "policy", v.Policy, "why", v.Why, "src", asked.From, "dst", asked.To)
+	p.Log.Log(ctx, p.PolicyLevel, "connection admitted", "policy", v.Policy, "why", v.Why, "src", asked.From, "dst", asked.To)
 	return nil
 }

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"net"
 	"net/http"
@@ -65,9 +66,9 @@ func (p *Proxy) route(ctx context.Context, r *report, open *connection, to netip
 	if err != nil {
 		return nil, state.Route{}, err
 	}
-	route := p.State.Route(self, to)
+	route := p.Route(ctx, p.pod.NS, self, to)
 	r.Src = party(self, r.Src.Addr, r.Src.Identity)
-	r.Dst = party(route.Workload, route.To, r.Dst.Identity)
+	r.Dst = party(cmp.Or(route.Via, route.Workload), route.To, r.Dst.Identity)
 	r.Service, r.Type = serviceOf(route.Service), route.Type
 	switch route.Kind {
 	case state.HBONE:

@@ -27,7 +27,10 @@ import (
 
 // Config is what the proxies of a node share.
 type Config struct {
-	State  *state.Store
+	State *state.Store
+	// Route decides where a connection goes that dialled an address from inside a pod; it may wait for what it needs to
+	// know. Default: State's, which waits for nothing.
+	Route  func(ctx context.Context, pod *netns.Namespace, from *state.Workload, to netip.AddrPort) state.Route
 	Source svid.Source
 	Roots  svid.Roots
 	// TrustDomain is the only one whose peers may open tunnels.
@@ -38,6 +41,8 @@ type Config struct {
 	// Failed is told of each connection that went wrong, after its record is written. Nil tells nobody.
 	Failed func(telemetry.Record)
 	TCP    *telemetry.TCP
+	// PolicyLevel is that of the lines about connections that policy admits. Default info; debug is usual.
+	PolicyLevel slog.Level
 	// Refusals bounds the log lines of connections that are refused. Default: one of the proxy's own.
 	Refusals *Damper
 	// Unproven bounds the connections whose peers have not proved who they are. Default: one of the proxy's own.
@@ -97,6 +102,11 @@ func Open(c Config, pod Pod) (*Proxy, error) {
 		id: identity.ID{TrustDomain: c.TrustDomain, Namespace: pod.Namespace, ServiceAccount: pod.ServiceAccount},
 	}
 	p.Log = c.Log.With("pod", pod.Namespace+"/"+pod.Name)
+	if p.Route == nil {
+		p.Route = func(_ context.Context, _ *netns.Namespace, from *state.Workload, to netip.AddrPort) state.Route {
+			return p.State.Route(from, to)
+		}
+	}
 	if p.Refusals == nil {
 		p.Refusals = NewDamper(p.Log)
 	}

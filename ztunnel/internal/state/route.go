@@ -46,8 +46,9 @@ type Route struct {
 	// Service is what the client dialled, and Workload the instance that was chosen; nil if unknown.
 	Service  *Service
 	Workload *Workload
-	// Waypoint is the one that the connection has to pass; nil if none.
+	// Waypoint is the one that the connection has to pass, and Via the instance of it that was chosen; nil if none.
 	Waypoint *Gateway
+	Via      *Workload
 
 	why why
 }

@@ -211,7 +211,7 @@ func TestRoute(t *testing.T) {
 				tt.want.To = to
 			}
 			got := s.Route(s.Workload(netip.MustParseAddr("10.0.0.1")), to)
-			if d := cmp.Diff(tt.want, got, cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b }), cmp.Comparer(func(a, b netip.Addr) bool { return a == b }), cmpopts.IgnoreFields(Route{}, "Service", "Workload", "Waypoint", "why")); d != "" {
+			if d := cmp.Diff(tt.want, got, cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b }), cmp.Comparer(func(a, b netip.Addr) bool { return a == b }), cmpopts.IgnoreFields(Route{}, "Service", "Workload", "Waypoint", "Via", "why")); d != "" {
 				t.Errorf("Route(%s): -want +got\n%s", tt.to, d)
 			}
 			if got.Why() != tt.why {

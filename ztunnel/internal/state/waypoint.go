@@ -52,7 +52,7 @@ func (s *Store) toWaypointLocked(from *Workload, gw *Gateway, r Route) Route {
 	if !addr.IsValid() {
 		return no("its endpoint " + w.UID + " has no address")
 	}
-	r.Kind, r.Type, r.why = HBONE, ToServerWaypoint, why{cause: hasWaypoint}
+	r.Via, r.Kind, r.Type, r.why = w, HBONE, ToServerWaypoint, why{cause: hasWaypoint}
 	r.Hop = hbone.Hop{Addr: netip.AddrPortFrom(addr, port), Own: from.Identity, Expect: expect(w, svc)}
 	return r
 }

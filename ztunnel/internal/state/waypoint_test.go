@@ -79,7 +79,7 @@ func TestWaypointIsNeverGoneAround(t *testing.T) {
 			got := r.Why()
 			if r.Kind != Refuse {
 				got = r.Hop.Addr.String()
-				if r.Kind != HBONE || r.Type != ToServerWaypoint || r.To.String() != tc.to || r.Hop.Expect[0] != account("wp1") {
+				if r.Kind != HBONE || r.Type != ToServerWaypoint || r.To.String() != tc.to || r.Hop.Expect[0] != account("wp1") || r.Via == nil || r.Via.Name != "wp1" {
 					t.Errorf("goes around its waypoint: %+v", r)
 				}
 			}

@@ -21,6 +21,7 @@ const (
 	badWorkload
 	hasWaypoint
 	noWaypoint // that takes the connection
+	unanswered // by the control plane
 )
 
 func (y why) text(r Route) string {
@@ -53,6 +54,8 @@ func (y why) text(r Route) string {
 		return what + " has waypoint " + r.Waypoint.key
 	case noWaypoint:
 		return fmt.Sprintf("unknown waypoint: %s: %s", r.Waypoint.key, y.detail)
+	case unanswered:
+		return fmt.Sprintf("unknown destination: %s: %s", r.To, y.detail)
 	}
 	if r.Kind == Plaintext {
 		what += ", which has no tunnel"
