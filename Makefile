@@ -11,7 +11,7 @@ TOOL    := $(GO) tool -modfile=tools.mod
 .PHONY: help build test check demo race bench fuzz deps gen clean
 
 help: ## print this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build every binary into bin/
 	@command -v $(GO) >/dev/null || { echo "ambit needs Go 1.26 or newer on the PATH: see https://go.dev/doc/install"; exit 1; }
@@ -31,7 +31,10 @@ race: ## run the tests of every package under the race detector (needs a C compi
 	@command -v $(or $(CC),cc) >/dev/null || { echo "the race detector needs a C compiler: install gcc or clang"; exit 1; }
 	$(GO) test -race -timeout 10m $$($(GO) list ./... | grep -v /test/)
 
-bench: ## measure, as ratios in one run
+bench: build ## measure beside a plain copy, and beside Istio's ztunnel if ZTUNNEL_BIN names it; SHORT=1: a minute, UPDATE=1: into docs/performance.md
+	@$(GO) run ./test/bench -bin $(BIN) $(if $(ZTUNNEL_BIN),-peer $(abspath $(ZTUNNEL_BIN))) $(if $(SHORT),-short) $(if $(UPDATE),-record docs/performance.md) $(BENCHFLAGS)
+
+microbench: ## run the benchmarks of packages
 	$(GO) test -run '^$$' -bench . -benchmem ./hbone/... ./authz/... ./collection/...
 
 interop: ## run beside Istio's own ztunnel, the file that ZTUNNEL_BIN names

@@ -42,11 +42,12 @@ func run(ctx context.Context, args []string) error {
 		"rr":      func(ctx context.Context, o options) error { return answer(roundTrips(ctx, o)) },
 		"connect": func(ctx context.Context, o options) error { return answer(connect(ctx, o)) },
 		"idle":    func(ctx context.Context, o options) error { return idle(ctx, o) },
+		"cni":     func(ctx context.Context, o options) error { return answer(cni(ctx, o)) },
 		"ask":     func(ctx context.Context, o options) error { return answer(ask(ctx, o.to), nil) },
 		"watch":   func(ctx context.Context, o options) error { return watch(ctx, o.to) },
 	}
 	if len(args) == 0 || applets[args[0]] == nil {
-		return fmt.Errorf("want an applet: serve, stats, relay, bulk, rr, connect, idle, ask or watch")
+		return fmt.Errorf("want an applet: serve, stats, relay, bulk, rr, connect, idle, cni, ask or watch")
 	}
 	var o options
 	f := flag.NewFlagSet(args[0], flag.ContinueOnError)

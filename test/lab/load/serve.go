@@ -177,6 +177,7 @@ func relay(ctx context.Context, at, to string) error {
 		return err
 	}
 	context.AfterFunc(ctx, func() { l.Close() })
+	buffers := &sync.Pool{New: func() any { return new([buffer]byte) }}
 	for {
 		in, err := l.Accept()
 		if err != nil {
@@ -194,16 +195,18 @@ func relay(ctx context.Context, at, to string) error {
 			}
 			defer out.Close()
 			var both sync.WaitGroup
-			both.Go(func() { oneWay(out.(*net.TCPConn), in.(*net.TCPConn)) })
-			both.Go(func() { oneWay(in.(*net.TCPConn), out.(*net.TCPConn)) })
+			both.Go(func() { oneWay(out.(*net.TCPConn), in.(*net.TCPConn), buffers) })
+			both.Go(func() { oneWay(in.(*net.TCPConn), out.(*net.TCPConn), buffers) })
 			both.Wait()
 		}()
 	}
 }
 
 // oneWay copies without splice: what a proxy that must see the bytes pays at least. Hidden types keep io.Copy to it.
-func oneWay(to, from *net.TCPConn) {
-	_, err := io.CopyBuffer(struct{ io.Writer }{to}, struct{ io.Reader }{from}, make([]byte, buffer))
+func oneWay(to, from *net.TCPConn, buffers *sync.Pool) {
+	b := buffers.Get().(*[buffer]byte)
+	defer buffers.Put(b)
+	_, err := io.CopyBuffer(struct{ io.Writer }{to}, struct{ io.Reader }{from}, b[:])
 	if err != nil {
 		to.SetLinger(0) //nolint:errcheck // it only makes the end abrupt
 		to.Close()
