@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/ambit-mesh/ambit/linux/netns"
 	"github.com/ambit-mesh/ambit/node/internal/objects"
@@ -21,12 +22,14 @@ func (a *agent) adopt(ctx context.Context) error {
 	}
 	room := make(chan struct{}, workers)
 	var wg sync.WaitGroup
+	var failed atomic.Bool
 	for _, p := range a.watch.Pods() {
 		room <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-room }()
 			// The queue looks at the pod as well, and retries; here it only matters that each was tried.
 			if _, err := a.reconcile(ctx, p.Key); err != nil && ctx.Err() == nil {
+				failed.Store(true)
 				a.queue.put(p.Key)
 			}
 		})
@@ -38,7 +41,19 @@ func (a *agent) adopt(ctx context.Context) error {
 	if err := a.sweep(ctx); err != nil {
 		a.log.Warn("rules that an earlier agent left were not all found", "error", err)
 	}
+	if !failed.Load() {
+		a.prune()
+	}
 	return a.zds.Run(ctx)
+}
+
+// prune ends the exemption of pods that are gone, once every pod that is there has been taken over.
+func (a *agent) prune() (done bool) {
+	err := a.probes.Prune()
+	if err != nil {
+		a.log.Warn("exemptions of pods that ended were not taken back", "error", err)
+	}
+	return err == nil
 }
 
 // sweep takes rules out of the namespaces of pods that are not of the mesh: an agent may have ended between the word that

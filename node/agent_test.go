@@ -45,7 +45,12 @@ func must(t testing.TB, err error) {
 // wait polls for what has no event of its own.
 func wait(t testing.TB, what string, f func() bool) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !f(); time.Sleep(2 * time.Millisecond) {
+	waitFor(t, 10*time.Second, what, f)
+}
+
+func waitFor(t testing.TB, limit time.Duration, what string, f func() bool) {
+	t.Helper()
+	for end := time.Now().Add(limit); !f(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("did not come: %s", what)
 		}

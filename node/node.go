@@ -168,10 +168,7 @@ func (a *agent) repair(ctx context.Context) error {
 			a.log.Warn("probe exemption was changed and is repaired")
 		}
 		if !pruned && a.zds.Serving() { // every pod that an earlier agent left has been taken over
-			err := a.probes.Prune()
-			if pruned = err == nil; !pruned {
-				a.log.Warn("exemptions of pods that ended were not taken back", "error", err)
-			}
+			pruned = a.prune()
 		}
 		a.lookAll()
 	}

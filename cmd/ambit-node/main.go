@@ -61,6 +61,7 @@ func run(ctx context.Context, log *slog.Logger, args []string) error {
 	f.StringVar(&c.EnablementSelectors, "enablement-selectors", os.Getenv("AMBIENT_ENABLEMENT_SELECTOR"), "JSON list of {podSelector, namespaceSelector} that are in the mesh, instead of the label istio.io/dataplane-mode ($AMBIENT_ENABLEMENT_SELECTOR)")
 	f.BoolVar(&c.DetectionRetry, "detection-retry", detectionRetry, "let one call of the plugin try for 30s to learn whether a pod is of the mesh ($ENABLE_AMBIENT_DETECTION_RETRY)")
 	f.StringVar(&c.PluginLogLevel, "plugin-log-level", os.Getenv("PLUGIN_LOG_LEVEL"), "debug, info, warn or error ($PLUGIN_LOG_LEVEL)")
+	f.DurationVar(&c.RepairEvery, "repair-every", 15*time.Second, "how often the rules of captured pods are compared with the kernel's")
 	excluded := f.String("exclude-namespaces", env("EXCLUDE_NAMESPACES", "kube-system"), "namespaces that are never in the mesh, by comma")
 	health := f.String("health", ":8000", "address for /healthz and /readyz")
 	metrics := f.String("metrics", ":15014", "address for /metrics")
