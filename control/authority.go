@@ -35,6 +35,7 @@ type authority struct {
 	longest  map[string]time.Time // when the longest certificate under an authority ends, by name
 	problem  string               // why the Secret as it is now is not taken over; "" for nothing
 	serving  serving
+	made     bool // we made the Secret, and the source has not shown it yet
 }
 
 func newAuthority(c Config, o *source.Objects) *authority {
@@ -72,7 +73,8 @@ func (a *authority) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if found == nil {
+	made := found == nil
+	if made {
 		if found, err = ca.NewSelfSigned(a.conf.TrustDomain, now); err != nil {
 			return fmt.Errorf("make a certificate authority: %w", err)
 		}
@@ -87,7 +89,7 @@ func (a *authority) open(ctx context.Context) error {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.own = found
+	a.own, a.made = found, made
 	if a.stored, _, err = a.readRotation(now); err != nil {
 		a.conf.Log.Error("rotation of the certificate authority not understood; what proxies trust now stays trusted", "error", err)
 	}
@@ -181,10 +183,12 @@ func (a *authority) step(ctx context.Context, now time.Time) time.Duration {
 	switch {
 	case err != nil:
 		a.complainLocked("certificate authority not taken over, the last one stays in force: " + err.Error())
+	case found == nil && a.made:
+		// it has not come back through the source yet
 	case found == nil:
 		a.complainLocked("the certificate authority's Secret is gone; it stays in force until this process ends")
 	default:
-		a.problem = ""
+		a.problem, a.made = "", false
 	}
 	a.followRotationLocked(now)
 	if found != nil && err == nil {

@@ -143,6 +143,8 @@ func (c *Control) serve(ctx context.Context, serving func()) error {
 	if err := authority.open(ctx); err != nil {
 		return err
 	}
+	addresses := newAddressing(c)
+	addresses.round(ctx) // before anybody is told of services
 	rules := ca.Rules{TrustDomain: c.conf.TrustDomain, Trusted: c.conf.NodeAccounts, Pods: newPods(c.store.Objects)}
 	d := door{callers: c.conf.Callers, rules: rules, nodeAccounts: c.conf.NodeAccounts}
 	force := newForcing(c)
@@ -170,6 +172,7 @@ func (c *Control) serve(ctx context.Context, serving func()) error {
 		return lifecycle.HTTP{}.Serve(ctx, c.conf.Monitor, c.monitor(d, c.debugPages(xds, authority)))
 	})
 	g.Go("authority", authority.follow)
+	g.Go("addresses", addresses.follow)
 	g.Go("roots", func(ctx context.Context) error { return c.distributeRoots(ctx, authority) })
 	g.Go("what is in force", func(ctx context.Context) error { return force.run(ctx, xds) })
 	g.Go("status", func(ctx context.Context) error { return status.Keep(ctx, c.out.Statuses, c.conf.Status, c.conf.Log) })

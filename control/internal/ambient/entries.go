@@ -1,6 +1,8 @@
 package ambient
 
 import (
+	"maps"
+	"net/netip"
 	"strings"
 
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -12,6 +14,10 @@ import (
 
 // FromServiceEntry makes one service of each host of a ServiceEntry.
 func (c Config) FromServiceEntry(se *networkingv1.ServiceEntry, at Attached) []*Service {
+	visibility, exported := visibleTo(se.Spec.ExportTo, se.Namespace)
+	if !exported {
+		return nil
+	}
 	var addresses []*workload.NetworkAddress
 	for _, s := range se.Spec.Addresses {
 		a, ok := c.networkAddress(s)
@@ -41,16 +47,12 @@ func (c Config) FromServiceEntry(se *networkingv1.ServiceEntry, at Attached) []*
 			Name: se.Name, Namespace: se.Namespace, Hostname: strings.ToLower(host),
 			Addresses: addresses, Ports: ports, SubjectAltNames: se.Spec.SubjectAltNames,
 			LoadBalancing: lb, Waypoint: at.Waypoint.Address(),
+			Visibility:         visibility,
 			IngressUseWaypoint: at.Waypoint != nil && ingressUsesWaypoint(se.Labels, at.Namespace),
 		}
-		if len(addresses) == 0 && se.Spec.Resolution != networkingv1alpha3.ServiceEntry_NONE {
-			for _, assigned := range se.Status.GetAddresses() {
-				if assigned.GetHost() != "" && !strings.EqualFold(assigned.GetHost(), host) {
-					continue
-				}
-				if a, ok := c.networkAddress(assigned.GetValue()); ok {
-					s.Wire.Addresses = append(s.Wire.Addresses, a)
-				}
+		if slot := at.Assigned.Hosts[s.Wire.Hostname]; slot != 0 && len(addresses) == 0 {
+			for _, ip := range []netip.Addr{slot.V4(), slot.V6()} {
+				s.Wire.Addresses = append(s.Wire.Addresses, &workload.NetworkAddress{Network: c.Network, Address: ip.AsSlice()})
 			}
 		}
 		out = append(out, s)
@@ -66,6 +68,9 @@ func (c Config) FromServiceEndpoints(se *networkingv1.ServiceEntry, services []*
 	case networkingv1alpha3.ServiceEntry_DNS, networkingv1alpha3.ServiceEntry_DNS_ROUND_ROBIN, networkingv1alpha3.ServiceEntry_DYNAMIC_DNS:
 		if len(endpoints) == 0 && se.Spec.WorkloadSelector == nil {
 			for _, s := range services {
+				if strings.Contains(s.Wire.Hostname, "*") {
+					continue // DNS knows no such name; a waypoint would resolve the one that is asked for
+				}
 				e := &networkingv1alpha3.WorkloadEntry{Address: s.Wire.Hostname}
 				out = append(out, c.endpoint(se, e, []*Service{s}, around))
 			}
@@ -73,7 +78,22 @@ func (c Config) FromServiceEndpoints(se *networkingv1.ServiceEntry, services []*
 		}
 	}
 	for _, e := range endpoints {
-		out = append(out, c.endpoint(se, e, services, around))
+		if !isSocket(e.Address) {
+			out = append(out, c.endpoint(se, e, services, around))
+		}
+	}
+	return out
+}
+
+// isSocket tells a socket on the client's own machine, which a node proxy cannot reach for it.
+func isSocket(address string) bool { return strings.HasPrefix(address, "unix:") }
+
+// Sockets are the endpoints of an entry that no proxy of a node can reach.
+func Sockets(se *networkingv1.ServiceEntry) (out []string) {
+	for _, e := range se.Spec.Endpoints {
+		if isSocket(e.Address) {
+			out = append(out, e.Address)
+		}
 	}
 	return out
 }
@@ -82,8 +102,9 @@ func (c Config) endpoint(se *networkingv1.ServiceEntry, e *networkingv1alpha3.Wo
 	w := c.entry(e, services, around)
 	w.Uid = c.ClusterID + "/networking.istio.io/ServiceEntry/" + se.Namespace + "/" + se.Name + "/" + e.Address
 	w.Name, w.Namespace, w.WorkloadName = se.Name, se.Namespace, se.Name
-	w.CanonicalName, w.CanonicalRevision = canonical(se.Labels, w.WorkloadName)
-	tunnel(w, se.Labels, se.Annotations)
+	labels := both(se.Labels, e.Labels)
+	w.CanonicalName, w.CanonicalRevision = canonical(labels, w.WorkloadName)
+	tunnel(w, labels, se.Annotations)
 	return w
 }
 
@@ -100,7 +121,7 @@ func (c Config) FromWorkloadEntry(we *networkingv1.WorkloadEntry, around Around)
 	w.WorkloadName = first(we.Annotations, "istio.io/autoRegistrationGroup")
 	labels := EntryLabels(we)
 	if w.WorkloadName == "" {
-		w.WorkloadName = first(labels, "service.istio.io/workload-name")
+		w.WorkloadName = first(labels, labelWorkloadName)
 	}
 	if w.WorkloadName == "" {
 		w.WorkloadName = we.Name
@@ -112,16 +133,17 @@ func (c Config) FromWorkloadEntry(we *networkingv1.WorkloadEntry, around Around)
 
 // EntryLabels are the labels of a WorkloadEntry, which people write in either of two places.
 func EntryLabels(we *networkingv1.WorkloadEntry) map[string]string {
-	if len(we.Spec.Labels) == 0 {
-		return we.Labels
+	return both(we.Labels, we.Spec.Labels)
+}
+
+// both are the labels of an object and those inside it, which count where both have one.
+func both(outer, inner map[string]string) map[string]string {
+	if len(inner) == 0 {
+		return outer
 	}
-	labels := make(map[string]string, len(we.Labels)+len(we.Spec.Labels))
-	for k, v := range we.Labels {
-		labels[k] = v
-	}
-	for k, v := range we.Spec.Labels {
-		labels[k] = v
-	}
+	labels := make(map[string]string, len(outer)+len(inner))
+	maps.Copy(labels, outer)
+	maps.Copy(labels, inner)
 	return labels
 }
 

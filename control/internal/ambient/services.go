@@ -36,12 +36,17 @@ func (s *Service) Selects(namespace string, labels map[string]string) bool {
 type Attached struct {
 	Namespace *corev1.Namespace // nil when unknown
 	Waypoint  *Waypoint         // nil for none
+	Assigned  Assigned          // addresses of a ServiceEntry's hosts that have none of their own
 }
 
 // FromService makes the service of a Kubernetes Service.
 func (c Config) FromService(svc *corev1.Service, at Attached) *Service {
 	if svc.Spec.Type == corev1.ServiceTypeExternalName {
 		return nil // a name in DNS, with no address of its own
+	}
+	visibility, exported := visibleTo(exportTo(svc.Annotations), svc.Namespace)
+	if !exported {
+		return nil
 	}
 	s := &Service{Selector: svc.Spec.Selector, Source: svc.Namespace + "/" + svc.Name}
 	s.Wire = &workload.Service{
@@ -51,6 +56,7 @@ func (c Config) FromService(svc *corev1.Service, at Attached) *Service {
 		Canonical:  true,
 		IpFamilies: families(svc.Spec.IPFamilies),
 		Waypoint:   at.Waypoint.Address(),
+		Visibility: visibility,
 	}
 	for _, vip := range clusterIPs(svc) {
 		if a, ok := c.networkAddress(vip); ok {

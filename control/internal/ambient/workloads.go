@@ -9,6 +9,9 @@ import (
 	"github.com/ambit-mesh/ambit/mesh"
 )
 
+// labelWorkloadName gives a workload another name than that of what it is deployed by.
+const labelWorkloadName = "service.istio.io/workload-name"
+
 // Around is what the surroundings of a workload say about it.
 type Around struct {
 	Services []*Service   // those it belongs to
@@ -57,6 +60,9 @@ func (c Config) FromPod(p *corev1.Pod, around Around) *workload.Workload {
 		w.NetworkMode = workload.NetworkMode_HOST_NETWORK
 	}
 	w.WorkloadName, w.WorkloadType = owner(p)
+	if name := p.Labels[labelWorkloadName]; name != "" {
+		w.WorkloadName = name
+	}
 	w.CanonicalName, w.CanonicalRevision = canonical(p.Labels, w.WorkloadName)
 	tunnel(w, p.Labels, p.Annotations)
 	return w

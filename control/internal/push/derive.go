@@ -29,6 +29,7 @@ type deriver struct {
 	graph     *collection.Graph
 	forces    *collection.Set[status.Force]
 	stale     *collection.Set[status.Stale]
+	assigned  *collection.Set[ambient.Assigned]
 	waypoints collection.Collection[*ambient.Waypoint]
 	services  collection.Collection[*ambient.Service]
 
@@ -45,6 +46,8 @@ func newDeriver(st *source.Store, c ambient.Config) *deriver {
 	d.forces.MarkSynced()
 	d.stale = collection.NewSet(d.graph, status.Stale.Key, func(a, b status.Stale) bool { return a.Key() == b.Key() && a.Why == b.Why })
 	d.stale.MarkSynced()
+	d.assigned = collection.NewSet(d.graph, func(a ambient.Assigned) string { return a.Entry }, ambient.SameAssigned)
+	d.assigned.MarkSynced()
 	d.policiesIn = collection.NewIndex(d.AuthorizationPolicies, func(p *securityv1.AuthorizationPolicy) []string {
 		if len(p.Spec.GetSelector().GetMatchLabels()) == 0 {
 			return nil // workloads refer only to policies that select them
@@ -66,7 +69,9 @@ func newDeriver(st *source.Store, c ambient.Config) *deriver {
 			return out, out != nil
 		}),
 		collection.MapMany(d.ServiceEntries, kind, func(r *collection.Read, se *networkingv1.ServiceEntry) []*ambient.Service {
-			return c.FromServiceEntry(se, d.attached(r, se))
+			at := d.attached(r, se)
+			at.Assigned, _ = collection.Get(r, d.assigned, se.Namespace+"/"+se.Name)
+			return c.FromServiceEntry(se, at)
 		}))
 	d.servicesIn = collection.NewIndex(d.services, func(s *ambient.Service) []string { return []string{s.Wire.Namespace} })
 	return d

@@ -33,7 +33,9 @@ type Outputs struct {
 	Needs  collection.Collection[status.Need]
 	Forces *collection.Set[status.Force]
 	Stale  *collection.Set[status.Stale]
-	Types  []server.Type[source.Caller]
+	// Assigned are the addresses of ServiceEntries without their own; whoever gives them away puts them here.
+	Assigned *collection.Set[ambient.Assigned]
+	Types    []server.Type[source.Caller]
 }
 
 // Trusted are the accounts, "namespace/name", whose proxies serve whole nodes and so may see every workload.
@@ -44,7 +46,7 @@ func (t Trusted) sees(c source.Caller, _ delta.Resource) bool { return slices.Co
 // New derives everything from the objects of a store.
 func New(st *source.Store, c ambient.Config, trusted Trusted) Outputs {
 	d := newDeriver(st, c)
-	out := Outputs{Services: d.services, Workloads: d.workloads(), Policies: d.policies(), Needs: d.needs(), Forces: d.forces, Stale: d.stale}
+	out := Outputs{Services: d.services, Workloads: d.workloads(), Policies: d.policies(), Needs: d.needs(), Forces: d.forces, Stale: d.stale, Assigned: d.assigned}
 	resourceKind := collection.Kind[delta.Resource]{Key: func(r delta.Resource) string { return r.Name }, Equal: sameResource}
 	addresses := collection.Join(sameResource,
 		collection.Map(out.Workloads, resourceKind, func(_ *collection.Read, w *workload.Workload) (delta.Resource, bool) {

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 
+	networkingv1alpha3 "istio.io/api/networking/v1alpha3"
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -95,7 +96,9 @@ func (d *deriver) statuses(needs collection.Collection[status.Need]) collection.
 					taken = append(taken, host+" (of "+svc.Source+")")
 				}
 			}
-			st := entry(r, s, "service")
+			assigned, _ := collection.Get(r, d.assigned, s.Namespace+"/"+s.Name)
+			st := entry(r, s, "service").OfEntry(assigned, ambient.WiderThanAsked(s.Spec.ExportTo, s.Namespace),
+				s.Spec.Resolution == networkingv1alpha3.ServiceEntry_DYNAMIC_DNS, ambient.Sockets(s))
 			if len(taken) > 0 {
 				st = st.Overruled(taken)
 			}

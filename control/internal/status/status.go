@@ -25,9 +25,12 @@ import (
 
 // Types of conditions.
 const (
-	ZtunnelAccepted  = "ZtunnelAccepted"
-	WaypointBound    = "istio.io/WaypointBound"
-	WaypointAccepted = "WaypointAccepted"
+	ZtunnelAccepted   = "ZtunnelAccepted"
+	WaypointBound     = "istio.io/WaypointBound"
+	WaypointAccepted  = "WaypointAccepted"
+	WaypointMissing   = "istio.io/WaypointMissing"
+	VisibilityApplied = "istio.io/VisibilityApplied"
+	EndpointsApplied  = "ambit.io/EndpointsApplied"
 	// InForce is ours: False tells which proxies do not have an object yet, or what of it this version does not do.
 	InForce = "ambit.io/InForce"
 
@@ -41,6 +44,8 @@ type Status struct {
 	// Parents of a route, each of which gets the conditions.
 	Parents    []gatewayv1.ParentReference
 	Conditions []Condition
+	// Assigned are the addresses of a ServiceEntry that has none of its own.
+	Assigned ambient.Assigned
 	// Awaited tells that it is too early to say anything: whether proxies have the object is not known yet.
 	Awaited bool
 }
@@ -59,7 +64,7 @@ func (s Status) Key() string { return s.Ref.Kind.Resource() + "/" + s.Ref.Key }
 
 // Same reports whether two say the same.
 func Same(a, b Status) bool {
-	return a.Key() == b.Key() && a.Awaited == b.Awaited && a.Generation == b.Generation && slices.Equal(a.Conditions, b.Conditions) &&
+	return a.Key() == b.Key() && a.Awaited == b.Awaited && ambient.SameAssigned(a.Assigned, b.Assigned) && a.Generation == b.Generation && slices.Equal(a.Conditions, b.Conditions) &&
 		reflect.DeepEqual(a.Parents, b.Parents)
 }
 
@@ -125,6 +130,30 @@ func (s Status) With(f Force, known bool) Status {
 	return s
 }
 
+// OfEntry adds what is to be said of a ServiceEntry alone: its addresses, and what of it node proxies cannot do.
+func (s Status) OfEntry(a ambient.Assigned, wider, dynamic bool, sockets []string) Status {
+	s.Assigned = a
+	if dynamic {
+		s.Conditions = append(slices.Clip(s.Conditions), Condition{
+			Type: WaypointMissing, True: true, Reason: "WaypointMissing",
+			Message: "resolution DYNAMIC_DNS needs a waypoint, which this version does not have: connections to such a host go where its own DNS answer says",
+		})
+	}
+	if wider {
+		s.Conditions = append(slices.Clip(s.Conditions), Condition{
+			Type: VisibilityApplied, Reason: "UnsupportedValue",
+			Message: "a node proxy knows all namespaces or the entry's own: with other namespaces in exportTo all of them see it; write \".\" or \"*\"",
+		})
+	}
+	if len(sockets) > 0 {
+		s.Conditions = append(slices.Clip(s.Conditions), Condition{
+			Type: EndpointsApplied, Reason: "UnsupportedValue",
+			Message: "a node proxy cannot reach these for its pods, so they are left out: " + strings.Join(sockets, ", ") + "; give their addresses on the network",
+		})
+	}
+	return s
+}
+
 // Overruled is the status of an entry some of whose hosts are another's.
 func (s Status) Overruled(hosts []string) Status {
 	s.Conditions = slices.DeleteFunc(slices.Clone(s.Conditions), func(c Condition) bool { return c.Type == InForce })
@@ -151,6 +180,7 @@ func (s Status) object(since func(Condition) time.Time) (kinds.Object, error) {
 		o.Status.Conditions, o.Status.ObservedGeneration = s.istio(since), s.Generation
 	case *networkingv1.ServiceEntry:
 		o.Status.Conditions, o.Status.ObservedGeneration = s.istio(since), s.Generation
+		o.Status.Addresses = s.Assigned.Status()
 	case *networkingv1.WorkloadEntry:
 		o.Status.Conditions, o.Status.ObservedGeneration = s.istio(since), s.Generation
 	case *networkingv1.VirtualService:
