@@ -11,8 +11,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/ambit-mesh/ambit/cli/internal/analyze"
-	"github.com/ambit-mesh/ambit/cli/internal/table"
 	"github.com/ambit-mesh/ambit/control/source/kinds"
+	"github.com/ambit-mesh/ambit/local/table"
 )
 
 // exitFound is how analyze ends when it found something at or above its failure threshold, as istioctl's does.

@@ -10,8 +10,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/ambit-mesh/ambit/cli/internal/table"
 	"github.com/ambit-mesh/ambit/cli/internal/zdump"
+	"github.com/ambit-mesh/ambit/local/table"
 )
 
 func newAuthz(env Env) *cobra.Command {

@@ -12,8 +12,8 @@ import (
 	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/ambit-mesh/ambit/cli/internal/table"
 	"github.com/ambit-mesh/ambit/control/source/kinds"
+	"github.com/ambit-mesh/ambit/local/table"
 )
 
 func newDescribe(s *scope) *cobra.Command {

@@ -11,8 +11,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/ambit-mesh/ambit/cli/internal/jsonpath"
-	"github.com/ambit-mesh/ambit/cli/internal/table"
 	"github.com/ambit-mesh/ambit/control/source/kinds"
+	"github.com/ambit-mesh/ambit/local/table"
 )
 
 // getFlags are the options of get.

@@ -36,7 +36,7 @@ func newLocal(env Env) *cobra.Command {
 
 		newUp(s), newDown(s), newStatus(s),
 		newGet(s), newKinds(s), newCreate(s), newPatch(s), newApply(s), newDelete(s), newMark(s, "label"), newMark(s, "annotate"), newScale(s), newRollout(s), newWait(s),
-		newDescribe(s), newLogs(s), newExec(s),
+		newDescribe(s), newLogs(s), newExec(s), newPortForward(s), newProxy(s),
 		newPlug(s, false), newPlug(s, true), newKill(s),
 	)
 	for _, verb := range c.Commands() {

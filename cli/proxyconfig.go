@@ -10,7 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/ambit-mesh/ambit/cli/internal/gdump"
-	"github.com/ambit-mesh/ambit/cli/internal/table"
+	"github.com/ambit-mesh/ambit/local/table"
 	"github.com/ambit-mesh/ambit/mesh"
 )
 

@@ -14,7 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/ambit-mesh/ambit/cli/internal/table"
+	"github.com/ambit-mesh/ambit/local/table"
 	"github.com/ambit-mesh/ambit/mesh"
 )
 

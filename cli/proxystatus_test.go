@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ambit-mesh/ambit/cli/internal/table"
+	"github.com/ambit-mesh/ambit/local/table"
 )
 
 func TestStatusTable(t *testing.T) {

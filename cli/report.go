@@ -15,10 +15,10 @@ import (
 
 	"github.com/ambit-mesh/ambit/cli/internal/analyze"
 	"github.com/ambit-mesh/ambit/cli/internal/redact"
-	"github.com/ambit-mesh/ambit/cli/internal/table"
 	"github.com/ambit-mesh/ambit/control/source/kinds"
 	"github.com/ambit-mesh/ambit/local"
 	"github.com/ambit-mesh/ambit/local/client"
+	"github.com/ambit-mesh/ambit/local/table"
 )
 
 // maxLog bounds one log in a report.

@@ -9,8 +9,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 
-	"github.com/ambit-mesh/ambit/cli/internal/table"
 	"github.com/ambit-mesh/ambit/control/source/kinds"
+	"github.com/ambit-mesh/ambit/local/table"
 )
 
 // serviceRows describe a Service: each port with the ready addresses behind it.

@@ -12,8 +12,8 @@ import (
 	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/ambit-mesh/ambit/cli/internal/table"
 	"github.com/ambit-mesh/ambit/cli/internal/zdump"
+	"github.com/ambit-mesh/ambit/local/table"
 )
 
 // part is one subcommand of ztunnel-config: a list of the dump and how it is shown.

@@ -217,7 +217,7 @@ func (c *Client) send(ctx context.Context, method, path, contentType string, bod
 	if err != nil {
 		var op *net.OpError
 		if errors.As(err, &op) && op.Op == "dial" {
-			return nil, fmt.Errorf("no local cluster is running (%s); start one with: ambit local up", c.dir)
+			return nil, c.away()
 		}
 		return nil, err
 	}

@@ -46,7 +46,7 @@ var ErrInterrupted = errors.New("interrupted twice: the program was killed")
 func (c *Client) Exec(ctx context.Context, req ExecRequest, stdin, stdout, stderr *os.File) (int, error) {
 	d, err := (&net.Dialer{}).DialContext(ctx, "unix", filepath.Join(c.dir, ExecSocket))
 	if err != nil {
-		return 0, fmt.Errorf("no local cluster is running (%s); start one with: ambit local up", c.dir)
+		return 0, c.away()
 	}
 	defer d.Close()
 	conn := d.(*net.UnixConn)

@@ -8,9 +8,9 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/ambit-mesh/ambit/cli/internal/table"
 	"github.com/ambit-mesh/ambit/control/source/kinds"
 	"github.com/ambit-mesh/ambit/local/client"
+	"github.com/ambit-mesh/ambit/local/table"
 	"github.com/ambit-mesh/ambit/manifests"
 	"github.com/ambit-mesh/ambit/mesh"
 	"github.com/ambit-mesh/ambit/samples"

@@ -10,8 +10,8 @@ import (
 
 	"github.com/fatih/color"
 
-	"github.com/ambit-mesh/ambit/cli/internal/table"
 	"github.com/ambit-mesh/ambit/local/client"
+	"github.com/ambit-mesh/ambit/local/table"
 )
 
 // ui shows progress: on a terminal a line that counts seconds while a step runs, elsewhere finished lines only.

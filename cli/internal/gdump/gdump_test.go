@@ -5,7 +5,7 @@ import (
 	"testing"
 
 	"github.com/ambit-mesh/ambit/cli/internal/gdump"
-	"github.com/ambit-mesh/ambit/cli/internal/table"
+	"github.com/ambit-mesh/ambit/local/table"
 )
 
 const dump = `{

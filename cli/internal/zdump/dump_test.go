@@ -6,8 +6,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ambit-mesh/ambit/cli/internal/table"
 	"github.com/ambit-mesh/ambit/cli/internal/zdump"
+	"github.com/ambit-mesh/ambit/local/table"
 )
 
 func parsed(t testing.TB) *zdump.Dump {

@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/ambit-mesh/ambit/local/internal/store"
 )
@@ -45,6 +46,55 @@ func TestObjectsSentAsProtobuf(t *testing.T) {
 			t.Errorf("%s: %d %s, want 400", name, code, answer)
 		}
 	}
+}
+
+func TestOptionsSentAsProtobuf(t *testing.T) {
+	e := start(t)
+	e.pod("a", "n1", nil)
+	grace := int64(0)
+	uid := types.UID("another")
+	h := headers{"Content-Type": protobufType}
+	const path = "/api/v1/namespaces/default/pods/a"
+	options := protobuf(t, "v1", "DeleteOptions", &metav1.DeleteOptions{GracePeriodSeconds: &grace, Preconditions: &metav1.Preconditions{UID: &uid}})
+	if code, body := e.do("DELETE", path, options, h); code != 409 {
+		t.Errorf("of another pod: %d %s", code, body)
+	}
+	for _, c := range []struct {
+		body string
+		h    headers
+		want int
+	}{
+		{protobuf(t, "v1", "DeleteOptions", &metav1.DeleteOptions{GracePeriodSeconds: &grace, DryRun: []string{"All"}}), h, 200},
+		{`{"gracePeriodSeconds":0,"dryRun":["All"]}`, nil, 200},
+		{`{"gracePeriodSeconds":0,"dryRun":["Some"]}`, nil, 400},
+	} {
+		if code, body := e.do("DELETE", path, c.body, c.h); code != c.want {
+			t.Errorf("a trial: %d %s, want %d", code, body, c.want)
+		}
+		if _, err := store.Get[*corev1.Pod](e.store, "default", "a"); err != nil {
+			t.Fatalf("a trial is taken for real: %v", err)
+		}
+	}
+	if code, body := e.do("DELETE", path, protobuf(t, "v1", "DeleteOptions", &metav1.DeleteOptions{GracePeriodSeconds: &grace}), h); code != 200 {
+		t.Errorf("%d %s", code, body)
+	}
+	if code, _ := e.do("DELETE", path, "nonsense", h); code != 400 {
+		t.Errorf("nonsense: %d, want 400", code)
+	}
+}
+
+func TestWordsForSeveralKinds(t *testing.T) {
+	e := start(t)
+	if _, body := e.do("GET", "/api/v1", "", nil); strings.Count(body, `"categories":["all"]`) != 2 {
+		t.Errorf("pods and services are not all: %s", body)
+	}
+}
+
+func FuzzOptions(f *testing.F) {
+	f.Add([]byte(protobuf(f, "v1", "DeleteOptions", &metav1.DeleteOptions{DryRun: []string{"All"}})))
+	f.Fuzz(func(_ *testing.T, data []byte) {
+		_ = wrapped(data, &metav1.DeleteOptions{}) // it may fail, and must not panic
+	})
 }
 
 func FuzzProtobuf(f *testing.F) {

@@ -59,3 +59,21 @@ func fromProtobuf(data []byte) (out []byte, err error) {
 	}
 	return kinds.EncodeJSON(o)
 }
+
+// wrapped reads what is no object, such as options, from a body in that form.
+func wrapped(data []byte, to interface{ Unmarshal([]byte) error }) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("it cannot be decoded: %v", r)
+		}
+	}()
+	rest, ok := bytes.CutPrefix(data, []byte(protobufMagic))
+	if !ok {
+		return fmt.Errorf("it does not begin with %q", protobufMagic)
+	}
+	var u runtime.Unknown
+	if err := u.Unmarshal(rest); err != nil {
+		return err
+	}
+	return to.Unmarshal(u.Raw)
+}

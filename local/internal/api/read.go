@@ -14,25 +14,41 @@ import (
 
 	"github.com/ambit-mesh/ambit/control/source/kinds"
 	"github.com/ambit-mesh/ambit/local/internal/store"
+	"github.com/ambit-mesh/ambit/local/table"
 )
 
 func (s *Server) list(w http.ResponseWriter, q request) error {
-	objects, revision := s.store.ListAt(q.kind, q.namespace)
-	var b bytes.Buffer
-	fmt.Fprintf(&b, `{"apiVersion":%q,"kind":%q,"metadata":{"resourceVersion":"%d"},"items":[`, q.kind.APIVersion(), q.kind.Kind+"List", revision)
-	first := true
-	for _, o := range objects {
-		if q.name != "" && o.GetName() != q.name || !q.selector.matches(o) {
-			continue
+	all, revision := s.store.ListAt(q.kind, q.namespace)
+	objects := make([]kinds.Object, 0, len(all))
+	for _, o := range all {
+		if (q.name == "" || o.GetName() == q.name) && q.selector.matches(o) {
+			objects = append(objects, o)
 		}
+	}
+	objects, meta := q.page.cut(objects, revision)
+	if q.table != "" {
+		t, err := table.Of(q.kind, objects, table.Options{Now: time.Now()}, q.table)
+		if err != nil {
+			return err
+		}
+		t.ListMeta = meta
+		sendJSON(w, http.StatusOK, t)
+		return nil
+	}
+	head, err := json.Marshal(meta)
+	if err != nil {
+		return err
+	}
+	var b bytes.Buffer
+	fmt.Fprintf(&b, `{"apiVersion":%q,"kind":%q,"metadata":%s,"items":[`, q.kind.APIVersion(), q.kind.Kind+"List", head)
+	for i, o := range objects {
 		data, err := kinds.EncodeJSON(o)
 		if err != nil {
 			return err
 		}
-		if !first {
+		if i > 0 {
 			b.WriteByte(',')
 		}
-		first = false
 		b.Write(data)
 	}
 	b.WriteString("]}")
@@ -109,6 +125,18 @@ type watcher struct {
 	err error
 }
 
+// encode is an object as the watcher wants it.
+func (o *watcher) encode(object kinds.Object) ([]byte, error) {
+	if o.q.table == "" {
+		return kinds.EncodeJSON(object)
+	}
+	t, err := table.Of(o.q.kind, []kinds.Object{object}, table.Options{Now: time.Now()}, o.q.table)
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(t)
+}
+
 // change sends an event as the selectors make it look: what begins to match is added, what ceases to is deleted.
 func (o *watcher) change(e store.Event) {
 	sees := func(object kinds.Object) bool {
@@ -126,7 +154,7 @@ func (o *watcher) change(e store.Event) {
 	default:
 		return
 	}
-	data, err := kinds.EncodeJSON(e.Object)
+	data, err := o.encode(e.Object)
 	if err != nil {
 		o.err = err
 		return
@@ -140,7 +168,7 @@ func (o *watcher) bookmark(revision uint64, end bool) {
 	if end {
 		mark.SetAnnotations(map[string]string{"k8s.io/initial-events-end": "true"})
 	}
-	data, err := kinds.EncodeJSON(mark)
+	data, err := o.encode(mark)
 	if err != nil {
 		o.err = err
 		return

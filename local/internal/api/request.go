@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/ambit-mesh/ambit/control/source/kinds"
+	"github.com/ambit-mesh/ambit/local/table"
 	corev1 "k8s.io/api/core/v1"
 )
 
@@ -23,6 +24,8 @@ type request struct {
 	revision             string
 	timeout              time.Duration
 	selector             selector
+	page                 page
+	table                table.Embed      // the answer is to be a table that carries this of each object; "" is none
 	dry                  bool             // the change is not to be kept
 	answer               http.HandlerFunc // set for what is no object
 	ambit                bool             // the path is our own, not Kubernetes'
@@ -48,6 +51,12 @@ func (s *Server) parse(r *http.Request) (request, error) {
 	q.bookmarks = v.Get("allowWatchBookmarks") == "true" || v.Get("allowWatchBookmarks") == "1"
 	q.initial = v.Get("sendInitialEvents") == "true"
 	q.revision = v.Get("resourceVersion")
+	if q.page, err = readPage(v.Get("limit"), v.Get("continue")); err != nil {
+		return request{}, err
+	}
+	if q.table, err = wantsTable(r); err != nil {
+		return request{}, err
+	}
 	switch v.Get("dryRun") {
 	case "":
 	case "All":

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -136,6 +137,8 @@ func (s *Server) object(w http.ResponseWriter, r *http.Request, q request) error
 		return s.podLog(w, r, q)
 	case q.sub == "scale" && scales(q.kind):
 		return s.scale(w, r, q)
+	case q.kind.Kind == "Pod" && slices.Contains([]string{"exec", "attach", "portforward"}, q.sub):
+		return problem{http.StatusNotFound, "NotFound", "this server has no " + q.sub + ": use `ambit local exec`, `port-forward` and `cp`, which go another way"}
 	case q.sub != "" && q.sub != "status":
 		return problem{http.StatusNotFound, "NotFound", q.kind.Plural + " have no subresource " + q.sub}
 	case r.Method == http.MethodGet && q.watch:
@@ -147,6 +150,9 @@ func (s *Server) object(w http.ResponseWriter, r *http.Request, q request) error
 		if err != nil {
 			return err
 		}
+		if q.table != "" {
+			return sendTable(w, q, o)
+		}
 		return send(w, http.StatusOK, o)
 	case r.Method == http.MethodPost && q.name == "":
 		return s.create(w, r, q)
@@ -156,6 +162,8 @@ func (s *Server) object(w http.ResponseWriter, r *http.Request, q request) error
 		return s.patch(w, r, q)
 	case r.Method == http.MethodDelete && q.name != "":
 		return s.remove(w, r, q)
+	case r.Method == http.MethodDelete:
+		return s.removeAll(w, r, q)
 	}
 	return problem{http.StatusMethodNotAllowed, "MethodNotAllowed", r.Method + " is not for " + r.URL.Path}
 }

@@ -101,8 +101,8 @@ func resources(group, version string) metav1.APIResourceList {
 		}
 		list.APIResources = append(list.APIResources,
 			metav1.APIResource{
-				Name: k.Plural, SingularName: strings.ToLower(k.Kind), Namespaced: k.Namespaced, Kind: k.Kind, ShortNames: k.Short,
-				Verbs: metav1.Verbs{"create", "delete", "get", "list", "patch", "update", "watch"},
+				Name: k.Plural, SingularName: strings.ToLower(k.Kind), Namespaced: k.Namespaced, Kind: k.Kind, ShortNames: k.Short, Categories: categories(k),
+				Verbs: metav1.Verbs{"create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"},
 			},
 			metav1.APIResource{Name: k.Plural + "/status", Namespaced: k.Namespaced, Kind: k.Kind, Verbs: metav1.Verbs{"get", "patch", "update"}})
 		if scales(k) {
@@ -112,6 +112,20 @@ func resources(group, version string) metav1.APIResourceList {
 		}
 	}
 	return list
+}
+
+// categories are the words that stand for several kinds: kubectl get all.
+func categories(k kinds.Kind) []string {
+	all := []string{"Pod", "Service", "Deployment", "ReplicaSet", "DaemonSet", "StatefulSet", "Job", "CronJob", "HorizontalPodAutoscaler"}
+	switch {
+	case strings.HasSuffix(k.Group, "istio.io"):
+		return []string{"istio-io"}
+	case k.Group == "gateway.networking.k8s.io":
+		return []string{"gateway-api"}
+	case slices.Contains(all, k.Kind):
+		return []string{"all"}
+	}
+	return nil
 }
 
 // result is what applying did to one object.

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"reflect"
 	"strconv"
+	"strings"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -116,6 +117,8 @@ func (s *Server) patch(w http.ResponseWriter, r *http.Request, q request) error 
 	switch kind {
 	case "application/merge-patch+json":
 		return s.change(w, q, func(present kinds.Object) (kinds.Object, error) { return patched(present, patch, q, mergePatch) })
+	case "application/json-patch+json":
+		return s.change(w, q, func(present kinds.Object) (kinds.Object, error) { return patched(present, patch, q, jsonPatch) })
 	case "application/strategic-merge-patch+json":
 		return s.change(w, q, func(present kinds.Object) (kinds.Object, error) { return patched(present, patch, q, merger(q)) })
 	case "application/apply-patch+yaml":
@@ -143,7 +146,7 @@ func (s *Server) patch(w http.ResponseWriter, r *http.Request, q request) error 
 		}
 		return send(w, http.StatusOK, applied)
 	}
-	return problem{http.StatusUnsupportedMediaType, metav1.StatusReasonUnsupportedMediaType, "patches are merge-patch, strategic-merge-patch or apply-patch, not " + kind}
+	return problem{http.StatusUnsupportedMediaType, metav1.StatusReasonUnsupportedMediaType, "patches are json-patch, merge-patch, strategic-merge-patch or apply-patch, not " + kind}
 }
 
 // contribute adds what one of several writers says of an object to what is there. What it said before and says no more
@@ -217,32 +220,9 @@ func merge(to, patch map[string]any) map[string]any {
 }
 
 func (s *Server) remove(w http.ResponseWriter, r *http.Request, q request) error {
-	data, err := io.ReadAll(r.Body)
+	opts, err := q.deleteOptions(r)
 	if err != nil {
 		return err
-	}
-	var wish metav1.DeleteOptions
-	if len(data) > 0 {
-		if err := json.Unmarshal(data, &wish); err != nil {
-			return problem{http.StatusBadRequest, metav1.StatusReasonBadRequest, "read the options: " + err.Error()}
-		}
-	}
-	if text := r.URL.Query().Get("gracePeriodSeconds"); text != "" {
-		n, err := strconv.ParseInt(text, 10, 32)
-		if err != nil {
-			return problem{http.StatusBadRequest, metav1.StatusReasonBadRequest, "gracePeriodSeconds: " + err.Error()}
-		}
-		wish.GracePeriodSeconds = &n
-	}
-	opts := store.DeleteOptions{}
-	if n := wish.GracePeriodSeconds; n != nil {
-		if *n < 0 {
-			return problem{http.StatusBadRequest, metav1.StatusReasonBadRequest, "gracePeriodSeconds must be 0 or more"}
-		}
-		opts.Grace = new(time.Duration(*n) * time.Second)
-	}
-	if wish.Preconditions != nil && wish.Preconditions.UID != nil {
-		opts.UID = *wish.Preconditions.UID
 	}
 	if err := s.writer(q).Delete(q.kind, q.namespace, q.name, opts); err != nil {
 		return err
@@ -254,4 +234,69 @@ func (s *Server) remove(w http.ResponseWriter, r *http.Request, q request) error
 	}
 	sendJSON(w, http.StatusOK, metav1.Status{TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}, Status: metav1.StatusSuccess})
 	return nil
+}
+
+// deleteOptions reads how to delete, from the body and the URL, and whether it is a trial, which either may say.
+func (q *request) deleteOptions(r *http.Request) (store.DeleteOptions, error) {
+	opts := store.DeleteOptions{}
+	data, err := io.ReadAll(r.Body)
+	if err != nil {
+		return opts, err
+	}
+	var wish metav1.DeleteOptions
+	if len(data) > 0 {
+		if strings.HasPrefix(r.Header.Get("Content-Type"), protobufType) {
+			err = wrapped(data, &wish)
+		} else {
+			err = json.Unmarshal(data, &wish)
+		}
+		if err != nil {
+			return opts, problem{http.StatusBadRequest, metav1.StatusReasonBadRequest, "read the options: " + err.Error()}
+		}
+	}
+	switch {
+	case len(wish.DryRun) == 1 && wish.DryRun[0] == metav1.DryRunAll:
+		q.dry = true
+	case len(wish.DryRun) > 0: // never take for real what was meant as a trial
+		return opts, problem{http.StatusBadRequest, metav1.StatusReasonBadRequest, "dryRun must be All"}
+	}
+	if text := r.URL.Query().Get("gracePeriodSeconds"); text != "" {
+		n, err := strconv.ParseInt(text, 10, 32)
+		if err != nil {
+			return opts, problem{http.StatusBadRequest, metav1.StatusReasonBadRequest, "gracePeriodSeconds: " + err.Error()}
+		}
+		wish.GracePeriodSeconds = &n
+	}
+	if n := wish.GracePeriodSeconds; n != nil {
+		if *n < 0 {
+			return opts, problem{http.StatusBadRequest, metav1.StatusReasonBadRequest, "gracePeriodSeconds must be 0 or more"}
+		}
+		opts.Grace = new(time.Duration(*n) * time.Second)
+	}
+	if wish.Preconditions != nil && wish.Preconditions.UID != nil {
+		opts.UID = *wish.Preconditions.UID
+	}
+	return opts, nil
+}
+
+// removeAll removes every object of a list, and answers with that list.
+func (s *Server) removeAll(w http.ResponseWriter, r *http.Request, q request) error {
+	if q.kind.Namespaced && q.namespace == "" {
+		return problem{http.StatusMethodNotAllowed, metav1.StatusReasonMethodNotAllowed, "name the namespace whose objects to delete"}
+	}
+	opts, err := q.deleteOptions(r)
+	if err != nil {
+		return err
+	}
+	opts.UID = ""
+	for _, o := range s.store.List(q.kind, q.namespace) {
+		if !q.selector.matches(o) {
+			continue
+		}
+		err := s.writer(q).Delete(q.kind, o.GetNamespace(), o.GetName(), opts)
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
+			return err
+		}
+	}
+	return s.list(w, q)
 }

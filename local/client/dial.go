@@ -1,0 +1,61 @@
+package client
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"path/filepath"
+)
+
+// Stream is a connection into a pod. Each of its directions ends by itself.
+type Stream interface {
+	net.Conn
+	CloseWrite() error
+}
+
+// stream reads first what came with the answer.
+type stream struct {
+	*net.UnixConn
+	early *bufio.Reader
+}
+
+func (s stream) Read(b []byte) (int, error) { return s.early.Read(b) }
+
+// DialPod connects to a port of a pod's loopback.
+func (c *Client) DialPod(ctx context.Context, namespace, pod string, port int) (Stream, error) {
+	d, err := (&net.Dialer{}).DialContext(ctx, "unix", filepath.Join(c.dir, APISocket))
+	if err != nil {
+		return nil, c.away()
+	}
+	conn := d.(*net.UnixConn)
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	path := fmt.Sprintf("/ambit/v1/dial/%s/%s/%d", url.PathEscape(namespace), url.PathEscape(pod), port)
+	req, err := http.NewRequest(http.MethodPost, "http://cluster"+path, nil)
+	if err == nil {
+		req.Header.Set("Connection", "Upgrade")
+		req.Header.Set("Upgrade", "tcp")
+		err = req.Write(conn)
+	}
+	in := bufio.NewReader(conn)
+	var resp *http.Response
+	if err == nil {
+		resp, err = http.ReadResponse(in, req)
+	}
+	if err == nil && resp.StatusCode != http.StatusSwitchingProtocols {
+		err = refusal(resp)
+		resp.Body.Close()
+	}
+	if err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("port %d of pod %s: %w", port, pod, err)
+	}
+	return stream{conn, in}, nil
+}
+
+func (c *Client) away() error {
+	return fmt.Errorf("no local cluster is running (%s); start one with: ambit local up", c.dir)
+}
