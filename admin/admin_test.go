@@ -2,11 +2,15 @@ package admin
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
+
+	"go.uber.org/goleak"
 
 	"github.com/ambit-mesh/ambit/lifecycle"
 	"github.com/ambit-mesh/ambit/telemetry"
@@ -23,7 +27,8 @@ func TestPages(t *testing.T) {
 	quit := make(chan struct{})
 	c := Config{
 		Name: "ztunnel", Ready: &ready, Metrics: telemetry.NewMetrics("ztunnel", "v").Handler(), Levels: levels,
-		Dump: func() any { return map[string]int{"workloads": 1} }, Quit: func() { close(quit) },
+		Dump: Value(func() any { return map[string]int{"workloads": 1} }), Quit: func() { close(quit) },
+		Pages: map[string]Page{"/why": {About: "why <it> is so", Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "because") })}},
 	}
 	on, err := Listen(t.Context(), "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0")
 	if err != nil {
@@ -70,15 +75,33 @@ func TestPages(t *testing.T) {
 	expect("GET", metrics+"/metrics", 200, "istio_build")
 	expect("GET", metrics+"/stats/prometheus", 200, "istio_build")
 	expect("GET", metrics+"/config_dump", 404, "")
-	expect("GET", admin+"/", 200, "/config_dump")
+	for _, text := range []string{"/config_dump", "why &lt;it&gt; is so", "It is ready.", "It logs info.", "curl -X POST localhost:15000/logging"} {
+		expect("GET", admin+"/", 200, text)
+	}
+	expect("GET", admin+"/why", 200, "because")
+	expect("POST", admin+"/why", 405, "")
+	expect("GET", admin+"/debug/pprof/cmdline", 404, "") // may hold what was meant for the program alone
 	expect("GET", admin+"/config_dump", 200, `"workloads": 1`)
 	expect("GET", admin+"/debug/pprof/heap?debug=1", 200, "heap profile")
-	expect("GET", admin+"/logging?level=debug", 405, "")
+	expect("GET", admin+"/logging", 200, "current log level is info")
+	expect("GET", admin+"/logging?level=debug", 405, "curl -X POST")
+	expect("GET", admin+"/logging?reset", 405, "curl -X POST")
+	expect("POST", admin+"/logging", 200, "current log level is info")
 	expect("POST", admin+"/logging?level=debug,access=off", 200, "current log level is debug,access=off")
-	expect("POST", admin+"/logging?level=loud", 400, "loud")
+	expect("POST", admin+"/logging?level=dns=trace", 200, "current log level is debug,access=off,dns=trace")
+	expect("POST", admin+"/logging?reset&level=loud", 400, "loud")
+	expect("POST", admin+"/logging", 200, "current log level is debug,access=off,dns=trace")
 	expect("POST", admin+"/logging?reset", 200, "current log level is info")
 	expect("GET", admin+"/config_dump", 403, "localhost", "Host", "evil.example")
+	expect("GET", admin+"/config_dump", 403, "localhost", "Host", "127.0.0.1.evil.example:15000")
+	expect("GET", admin+"/config_dump", 403, "localhost", "Host", "169.254.169.254")
+	expect("GET", admin+"/config_dump", 200, "workloads", "Host", "localhost:15000")
+	expect("GET", admin+"/config_dump", 200, "workloads", "Host", "[::1]:15000")
+	expect("GET", admin+"/config_dump", 403, "other sites", "Sec-Fetch-Site", "cross-site")
 	expect("POST", admin+"/quitquitquit", 403, "other sites", "Origin", "https://evil.example")
+	expect("POST", admin+"/quitquitquit", 403, "other sites", "Origin", "http://localhost:3000") // another program of this machine
+	expect("POST", admin+"/logging", 200, "current", "Origin", "http://"+admin)
+	expect("GET", admin+"/quitquitquit", 405, "")
 	expect("POST", admin+"/quitquitquit", 200, "shutdown")
 	<-quit
 	cancel()
@@ -91,3 +114,34 @@ func TestPages(t *testing.T) {
 		t.Error("Run() did not return")
 	}
 }
+
+func TestQuitIsForThisMachineAlone(t *testing.T) {
+	c := Config{Quit: func() { t.Error("ended by another machine") }, Ready: &lifecycle.Readiness{}}
+	r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "http://localhost:15000/quitquitquit", nil)
+	r.RemoteAddr = "10.0.0.7:40000"
+	w := httptest.NewRecorder()
+	c.adminPages().ServeHTTP(w, r)
+	if w.Code != http.StatusForbidden {
+		t.Errorf("%d, want 403", w.Code)
+	}
+}
+
+// A dump that fails in the middle does not look whole.
+func TestBrokenDumpIsSeenAsSuch(t *testing.T) {
+	c := Config{Ready: &lifecycle.Readiness{}, Dump: func(w io.Writer) error {
+		_, _ = w.Write(make([]byte, 1<<20)) // what comes next counts
+		return errors.New("out of ink")
+	}}
+	s := httptest.NewServer(c.adminPages())
+	defer s.Close()
+	resp, err := s.Client().Get(s.URL + "/config_dump")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if _, err := io.Copy(io.Discard, resp.Body); err == nil {
+		t.Error("the reader takes it for whole")
+	}
+}
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -3,27 +3,19 @@ package ztunnel
 import (
 	"crypto/x509"
 	"encoding/pem"
+	"io"
 	"net/netip"
+	"runtime"
+	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/ambit-mesh/ambit/authz"
 	"github.com/ambit-mesh/ambit/identity/certs"
 	"github.com/ambit-mesh/ambit/telemetry"
 	"github.com/ambit-mesh/ambit/ztunnel/internal/proxy"
+	"github.com/ambit-mesh/ambit/ztunnel/internal/state"
 )
-
-// Dump is all that the proxy knows, under the keys of Istio's ztunnel. It holds no private key.
-type Dump struct {
-	Workloads     []DumpWorkload           `json:"workloads"`
-	Services      []DumpService            `json:"services"`
-	Policies      []DumpPolicy             `json:"policies"`
-	Staged        map[string]any           `json:"stagedServices"`
-	Static        map[string][]any         `json:"staticConfig"`
-	Version       map[string]string        `json:"version"`
-	Config        map[string]string        `json:"config"`
-	Certificates  []DumpCertificates       `json:"certificates"`
-	WorkloadState map[string]DumpPodOnNode `json:"workloadState"`
-}
 
 // DumpPolicy is one policy.
 type DumpPolicy struct {
@@ -75,41 +67,60 @@ type DumpConnection struct {
 	Protocol    string `json:"protocol"`
 }
 
-// Dump makes the value of /config_dump.
-func (z *Ztunnel) Dump(version string) Dump {
+// WriteDump writes /config_dump: all that the proxy knows, under the keys of Istio's ztunnel. It holds no private key.
+// One entry after the other is made and written, so that a large mesh takes no more memory than a small one.
+func (z *Ztunnel) WriteDump(w io.Writer, version string) error {
+	d := &dumper{w: w}
 	s := z.state.Snapshot()
-	d := Dump{
-		Workloads: []DumpWorkload{}, Services: []DumpService{}, Policies: []DumpPolicy{}, Certificates: []DumpCertificates{},
-		Staged: map[string]any{}, Static: map[string][]any{"workloads": {}, "services": {}, "policies": {}},
-		Version: map[string]string{"version": version},
-		Config: map[string]string{
-			"node": z.conf.Node, "clusterId": z.conf.ClusterID, "network": z.conf.Network, "trustDomain": z.conf.TrustDomain,
-			"xdsAddress": z.conf.XDS.Address, "zdsSocket": z.conf.ZDSSocket, "grace": z.conf.Grace.String(),
-		},
-		WorkloadState: map[string]DumpPodOnNode{},
-	}
-	for _, w := range s.Workloads {
-		d.Workloads = append(d.Workloads, dumpWorkload(w))
-	}
-	for _, svc := range s.Services {
-		d.Services = append(d.Services, dumpService(svc, s.Endpoints[svc.Key()]))
-	}
-	for _, p := range s.Policies {
-		action := "Deny"
-		if p.Action.String() == "ALLOW" {
-			action = "Allow"
-		}
-		d.Policies = append(d.Policies, DumpPolicy{p.Name, p.Namespace, p.Scope.String(), action, p.DryRun, p.Problem, p.Rules()})
-	}
-	for _, e := range z.certs.Entries() {
-		d.Certificates = append(d.Certificates, dumpEntry(e))
-	}
+	list(d, "workloads", slices.Values(s.Workloads), dumpWorkload)
+	list(d, "services", slices.Values(s.Services), func(svc *state.Service) DumpService { return dumpService(svc, s.Endpoints[svc.Key()]) })
+	list(d, "policies", slices.Values(s.Policies), dumpPolicy)
+	d.value("stagedServices", map[string]any{})
+	d.value("staticConfig", map[string][]any{"workloads": {}, "services": {}, "policies": {}})
+	d.value("version", dumpVersion(version))
+	d.value("config", z.dumpConfig())
+	list(d, "certificates", slices.Values(z.certs.Entries()), dumpEntry)
+	pods := map[string]DumpPodOnNode{}
 	z.mu.Lock()
-	defer z.mu.Unlock()
 	for uid, r := range z.proxies {
-		d.WorkloadState[uid] = dumpPod(r)
+		pods[uid] = z.dumpPod(r)
 	}
-	return d
+	z.mu.Unlock()
+	d.value("workloadState", pods)
+	return d.end()
+}
+
+func dumpPolicy(p *authz.Policy) DumpPolicy {
+	action := "Deny"
+	if p.Action.String() == "ALLOW" {
+		action = "Allow"
+	}
+	return DumpPolicy{p.Name, p.Namespace, p.Scope.String(), action, p.DryRun, p.Problem, p.Rules()}
+}
+
+func dumpVersion(version string) map[string]string {
+	out := map[string]string{"version": version, "istioVersion": version, "goVersion": runtime.Version(), "gitRevision": "", "buildStatus": ""}
+	if b, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range b.Settings {
+			switch s.Key {
+			case "vcs.revision":
+				out["gitRevision"] = s.Value
+			case "vcs.modified":
+				out["buildStatus"] = map[string]string{"true": "Modified", "false": "Clean"}[s.Value]
+			}
+		}
+	}
+	return out
+}
+
+func (z *Ztunnel) dumpConfig() map[string]any {
+	c := z.conf
+	return map[string]any{
+		"localNode": c.Node, "clusterId": c.ClusterID, "network": c.Network, "trustDomain": c.TrustDomain, "xdsAddress": c.XDS.Address,
+		"zdsSocket": c.ZDSSocket, "selfTerminationDeadline": c.Grace.String(), "dnsProxy": !c.NoDNS, "dnsResolvers": c.Resolvers,
+		"preferedServiceNamespace": c.PreferredNamespace, "xdsOnDemand": c.OnDemand, "registryOnly": c.RegistryOnly, "authzPolicyInfoLogging": c.PolicyLogs,
+		"postQuantum": c.PostQuantum, "sameNodeShortcut": c.SameNode, "rootFile": c.RootFile, "crlFile": c.CRLFile,
+	}
 }
 
 func dumpEntry(e certs.Entry) DumpCertificates {
@@ -126,21 +137,26 @@ func dumpEntry(e certs.Entry) DumpCertificates {
 func dumpCertificate(c *x509.Certificate) DumpCertificate {
 	return DumpCertificate{
 		PEM:          pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw}),
-		SerialNumber: c.SerialNumber.Text(16), ValidFrom: c.NotBefore.UTC().Format(time.RFC3339), ExpirationTime: c.NotAfter.UTC().Format(time.RFC3339),
+		SerialNumber: c.SerialNumber.String(), ValidFrom: c.NotBefore.UTC().Format(time.RFC3339), ExpirationTime: c.NotAfter.UTC().Format(time.RFC3339),
 	}
 }
 
-func dumpPod(r *running) DumpPodOnNode {
+func (z *Ztunnel) dumpPod(r *running) DumpPodOnNode {
 	out := DumpPodOnNode{
 		State:       "Up",
 		Connections: DumpConnections{[]DumpConnection{}, []DumpConnection{}},
 		Info: map[string]string{
 			"name": r.pod.Name, "namespace": r.pod.Namespace, "serviceAccount": r.pod.ServiceAccount,
+			"trustDomain": z.conf.TrustDomain,
 		},
+	}
+	if r.pending {
+		out.State = "Pending"
 	}
 	for _, c := range r.proxy.Connections() {
 		x := dumpConnection(c)
 		if c.Direction == telemetry.Inbound {
+			x.OriginalDst = c.Service // Istio's ztunnel names what the client meant, or nothing
 			out.Connections.Inbound = append(out.Connections.Inbound, x)
 		} else {
 			out.Connections.Outbound = append(out.Connections.Outbound, x)

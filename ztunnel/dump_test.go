@@ -3,6 +3,10 @@ package ztunnel
 import (
 	"encoding/json"
 	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"runtime"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -47,7 +51,8 @@ func TestDumpIsIstios(t *testing.T) {
 		"subjectAltNames": [], "vips": ["/10.96.1.2"], "visibility": "Public"}`)
 }
 
-// TestCertificatesAreReadByIstioctl: the base64 of a PEM block, and the serial number as openssl prints it.
+// TestCertificatesAreReadByIstioctl: the base64 of a PEM block, and the serial number in decimal, which istioctl prints in
+// hexadecimal.
 func TestCertificatesAreReadByIstioctl(t *testing.T) {
 	root := fakeca.New(t).Root()
 	c := dumpCertificate(root)
@@ -65,7 +70,7 @@ func TestCertificatesAreReadByIstioctl(t *testing.T) {
 	if block, _ := pem.Decode(back.PEM); block == nil || string(block.Bytes) != string(root.Raw) {
 		t.Errorf("pem is %q", back.PEM)
 	}
-	if want := root.SerialNumber.Text(16); back.SerialNumber != want {
+	if want := root.SerialNumber.String(); back.SerialNumber != want {
 		t.Errorf("serial number %s, want %s", back.SerialNumber, want)
 	}
 }
@@ -84,5 +89,57 @@ func same(t *testing.T, v any, want string) {
 	}
 	if d := cmp.Diff(wanted, got); d != "" {
 		t.Errorf("-Istio's +ours:\n%s", d)
+	}
+}
+
+// peak counts what is written, and how much memory is in use meanwhile.
+type peak struct {
+	written int
+	heap    uint64
+}
+
+func (p *peak) Write(b []byte) (int, error) {
+	if p.written>>20 != (p.written+len(b))>>20 { // once a MiB
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		p.heap = max(p.heap, m.HeapAlloc)
+	}
+	p.written += len(b)
+	return len(b), nil
+}
+
+func TestDumpOfALargeMeshTakesLittleMemory(t *testing.T) {
+	z := explaining(t)
+	const n = 20_000
+	var all []*workload.Address
+	for i := range n {
+		all = append(all, &workload.Address{Type: &workload.Address_Workload{Workload: &workload.Workload{
+			Uid: fmt.Sprint("k//Pod/a/pod-", i), Name: fmt.Sprint("pod-", i), Namespace: "a", Addresses: [][]byte{{10, 1, byte(i >> 8), byte(i)}},
+		}}})
+	}
+	if err := z.state.ApplyAddresses(state.Addresses{Set: all}); err != nil {
+		t.Fatal(err)
+	}
+	all = nil
+	runtime.GC()
+	var before runtime.MemStats
+	runtime.ReadMemStats(&before)
+	p := &peak{}
+	if err := z.WriteDump(p, "test"); err != nil {
+		t.Fatal(err)
+	}
+	grown := int64(p.heap) - int64(before.HeapAlloc)
+	t.Logf("%d bytes written, %d more in use meanwhile", p.written, grown)
+	if p.written < 5<<20 || grown > 2<<20 {
+		t.Errorf("a dump of %d bytes takes %d bytes of memory, want at most 2 MiB", p.written, grown)
+	}
+}
+
+func TestDumpEndsWithItsReader(t *testing.T) {
+	r, w := io.Pipe()
+	r.Close()
+	if err := explaining(t).WriteDump(w, "test"); !errors.Is(err, io.ErrClosedPipe) {
+		t.Errorf("%v", err)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/ambit-mesh/ambit/admin"
 	"github.com/ambit-mesh/ambit/api/explain"
 	"github.com/ambit-mesh/ambit/authz"
 	"github.com/ambit-mesh/ambit/identity"
@@ -20,9 +21,9 @@ import (
 // Pages are the debug pages on which the proxy explains itself, by path: /explain?from=NAMESPACE/POD&to=ADDRESS:PORT
 // tells what would become of a connection that the pod opens; /explain?at=NAMESPACE/POD&from=ADDRESS&to=ADDRESS:PORT,
 // with peer=IDENTITY if one is proved, what would become of one that reaches it; /last?n=N which went wrong.
-func (z *Ztunnel) Pages() map[string]http.Handler {
-	return map[string]http.Handler{
-		"/explain": http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+func (z *Ztunnel) Pages() map[string]admin.Page {
+	return map[string]admin.Page{
+		"/explain": {About: "what would become of a connection: ?from=NAMESPACE/POD&to=HOST:PORT", Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			q := r.URL.Query()
 			ask := z.explainOutbound
 			if q.Has("at") {
@@ -34,14 +35,14 @@ func (z *Ztunnel) Pages() map[string]http.Handler {
 				return
 			}
 			z.answer(w, v)
-		}),
-		"/last": http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		})},
+		"/last": {About: "the connections that went wrong: ?n=10", Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			n, err := strconv.Atoi(r.URL.Query().Get("n"))
 			if err != nil || n < 0 {
 				n = lastFailures
 			}
 			z.answer(w, z.failures.last(n))
-		}),
+		})},
 	}
 }
 

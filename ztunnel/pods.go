@@ -19,8 +19,9 @@ import (
 
 // running is a pod that is served; its proxy is that which was opened last.
 type running struct {
-	pod   inpod.Pod
-	proxy *proxy.Proxy
+	pod     inpod.Pod
+	proxy   *proxy.Proxy
+	pending bool // it failed, and is not open again
 }
 
 // servers are what runs in a pod; dns is nil where pods have none.
@@ -123,11 +124,11 @@ func (z *Ztunnel) serve(ctx context.Context, r *running, p *servers) {
 			return
 		}
 		z.conf.Log.Error("pod's proxy failed, will open it again", "pod", r.pod.Namespace+"/"+r.pod.Name, "error", err)
-		z.conf.Metrics.Proxies.Pending.Inc()
+		z.pending(r, true)
 		for p = nil; p == nil; {
 			select {
 			case <-ctx.Done():
-				z.conf.Metrics.Proxies.Pending.Dec()
+				z.pending(r, false)
 				return
 			case <-time.After(reopenAfter):
 			}
@@ -136,11 +137,18 @@ func (z *Ztunnel) serve(ctx context.Context, r *running, p *servers) {
 				z.conf.Log.Warn("pod's proxy not opened", "pod", r.pod.Namespace+"/"+r.pod.Name, "error", err)
 			}
 		}
-		z.conf.Metrics.Proxies.Pending.Dec()
+		z.pending(r, false)
 		z.mu.Lock()
 		r.proxy = p.proxy
 		z.mu.Unlock()
 	}
+}
+
+func (z *Ztunnel) pending(r *running, is bool) {
+	z.conf.Metrics.Proxies.Pending.Add(map[bool]float64{true: 1, false: -1}[is])
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	r.pending = is
 }
 
 func (z *Ztunnel) proxyConfig() proxy.Config {

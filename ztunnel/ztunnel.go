@@ -126,7 +126,9 @@ func New(c Config) (*Ztunnel, error) {
 	if err != nil {
 		return nil, err
 	}
-	z.demand = z.newDemand()
+	if z.demand = z.newDemand(); z.demand != nil && !c.NoDNS {
+		c.Log.Warn("on demand, the DNS proxy knows the names of services only once somebody has connected to them; it asks the resolvers for others")
+	}
 	z.routes = z.newResolver()
 	x := c.XDS
 	x.Node, x.ClusterID, x.Log = node, c.ClusterID, c.Log.With(telemetry.Scope("xds"))

@@ -100,7 +100,7 @@ func serve(ctx context.Context, c config, log *slog.Logger, levels *telemetry.Le
 	}
 	pages := admin.Config{
 		Name: "waypoint", Ready: ready, Metrics: promhttp.HandlerFor(registry, promhttp.HandlerOpts{EnableOpenMetrics: true}),
-		Levels: levels, Dump: func() any { return g.Dump() }, Quit: quit,
+		Levels: levels, Dump: admin.Value(func() any { return g.Dump() }), Quit: quit,
 	}
 
 	// Certificates, tunnels and discovery outlive the end, as long as requests may finish.

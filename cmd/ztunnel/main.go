@@ -6,6 +6,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -111,7 +112,7 @@ func serve(ctx context.Context, c config, handler *telemetry.Handler, levels *te
 	}
 	pages := admin.Config{
 		Name: "ztunnel", Ready: ready, Metrics: metrics.Handler(), Levels: levels,
-		Dump: func() any { return z.Dump(c.version) }, Quit: quit, Pages: z.Pages(),
+		Dump: func(w io.Writer) error { return z.WriteDump(w, c.version) }, Quit: quit, Pages: z.Pages(),
 	}
 	context.AfterFunc(ctx, func() { ready.Add("draining") })
 	log.Info("ztunnel started", "version", c.version, "node", c.node, "xds", c.xds)

@@ -25,6 +25,7 @@ type connection struct {
 	telemetry.Direction
 	src, dialled, actual netip.AddrPort
 	protocol             string
+	service              string
 	asked                authz.Conn
 	cut                  context.CancelCauseFunc
 	proofs               [][]*x509.Certificate // what both sides proved who they are with, where no tunnel did
@@ -130,6 +131,7 @@ type Connection struct {
 	Direction            telemetry.Direction
 	Src, Dialled, Actual netip.AddrPort
 	Protocol             string // HBONE or TCP
+	Service              string // host name that the client dialled, as it says; of what comes in only
 }
 
 // Connections lists what is open.
@@ -138,7 +140,7 @@ func (p *Proxy) Connections() []Connection {
 	defer p.open.mu.Unlock()
 	out := make([]Connection, 0, len(p.open.open))
 	for c := range p.open.open {
-		out = append(out, Connection{c.Direction, c.src, c.dialled, c.actual, c.protocol})
+		out = append(out, Connection{c.Direction, c.src, c.dialled, c.actual, c.protocol, c.service})
 	}
 	slices.SortFunc(out, func(a, b Connection) int { return a.Src.Compare(b.Src) })
 	return out

@@ -57,7 +57,7 @@ func (p *Proxy) enter(ctx context.Context, r *report, w wish) (in *entry, no *re
 	asked := authz.Conn{Peer: w.peer, From: r.Src.Addr.Addr(), To: to.app}
 	ctx, cut := context.WithCancelCause(ctx)
 	remove := p.open.add(&connection{
-		Direction: telemetry.Inbound, src: r.Src.Addr, dialled: w.local, actual: to.app, protocol: "HBONE",
+		Direction: telemetry.Inbound, src: r.Src.Addr, dialled: w.local, actual: to.app, protocol: "HBONE", service: r.Service.Host,
 		asked: asked, cut: cut, proofs: w.proofs,
 	})
 	leave := func() { remove(); cut(nil) }

@@ -81,7 +81,11 @@ func (p *Proxy) route(ctx context.Context, r *report, open *connection, to netip
 		return self, route, &failure{flag: telemetry.ConnectFailed, text: route.Why()}
 	}
 	r.known()
-	p.open.set(open, route.To, route.Kind == state.HBONE)
+	actual := route.To
+	if route.Kind == state.HBONE {
+		actual = route.Hop.Addr
+	}
+	p.open.set(open, actual, route.Kind == state.HBONE)
 	return self, route, nil
 }
 
