@@ -19,6 +19,7 @@ import (
 	"github.com/ambit-mesh/ambit/gateway/internal/listen"
 	"github.com/ambit-mesh/ambit/gateway/internal/measure"
 	"github.com/ambit-mesh/ambit/gateway/internal/relay"
+	"github.com/ambit-mesh/ambit/gateway/internal/stream"
 	"github.com/ambit-mesh/ambit/gateway/internal/table"
 	"github.com/ambit-mesh/ambit/gateway/internal/upstream"
 	"github.com/ambit-mesh/ambit/identity"
@@ -64,7 +65,7 @@ type Gateway struct {
 	upstreams *upstream.Upstreams
 	current   atomic.Pointer[table.Table]
 	changed   chan struct{}
-	measure   *measure.Requests
+	measure   *measure.Families
 
 	logMu sync.Mutex // guards writes to AccessLog
 
@@ -111,8 +112,12 @@ func (g *Gateway) Run(ctx context.Context) error {
 		Table: g.current.Load, Chain: filter.Chain(g.upstreams, mirrors.Filter), Edge: relay.Edge{TrustedHops: g.c.TrustedHops},
 		Report: g.report, Log: g.c.Log,
 	}
+	streams := &stream.Relay{
+		Table: g.current.Load, Upstreams: g.upstreams, Opened: g.measure.Opened, Report: g.report, Log: g.c.Log,
+	}
 	s := &listen.Server{
-		Table: g.current.Load, Handler: r, Log: g.c.Log, Grace: g.c.Grace, Settle: g.c.Settle, Listen: g.c.Listen, Refused: g.refused,
+		Stream: streams.Serve,
+		Table:  g.current.Load, Handler: r, Log: g.c.Log, Grace: g.c.Grace, Settle: g.c.Settle, Listen: g.c.Listen, Refused: g.refused,
 	}
 	return s.Run(ctx, g.changed)
 }

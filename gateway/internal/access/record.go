@@ -28,8 +28,9 @@ const (
 	FaultInjected        = "FI"
 )
 
-// Record is one finished request.
+// Record is one finished request, or connection that carried bytes.
 type Record struct {
+	Stream           bool // a connection; it has no request, status or headers
 	Start            time.Time
 	Method           string
 	Path             string // as the client sent it
@@ -53,7 +54,10 @@ type Record struct {
 	DownstreamRemote string
 	ServerName       string
 	RouteName        string
+	GRPC             bool
 	GRPCStatus       string
+	MessagesReceived int64 // of gRPC
+	MessagesSent     int64
 
 	Backend  *l7.Backend  // nil: none was chosen
 	Endpoint *l7.Endpoint // nil: none was chosen

@@ -24,7 +24,9 @@ import (
 type Server struct {
 	Table   func() *table.Table
 	Handler http.Handler
-	Log     *slog.Logger
+	// Stream carries a connection that no request is read from, and closes it. first was read of it already.
+	Stream func(ctx context.Context, c net.Conn, first []byte, l *table.Listener, i *Info)
+	Log    *slog.Logger
 	// Grace is how long requests may finish after the context has ended.
 	Grace time.Duration
 	// Settle is how long connections are still accepted after the context has ended: others learn only then that we
@@ -186,22 +188,14 @@ func (s *Server) connection(ctx context.Context, nc net.Conn, protocol l7.Protoc
 	}
 	defer s.untrack(nc)
 	info := &Info{Port: addr, Local: nc.LocalAddr(), Remote: nc.RemoteAddr()}
-	if protocol == l7.Protocol_HTTPS {
-		t := tls.Server(nc, s.tlsConfig(addr, func(*table.Listener) {}))
-		limit, cancel := context.WithTimeout(ctx, headTimeout)
-		err := t.HandshakeContext(limit)
-		cancel()
-		if err != nil {
-			s.Log.Debug("TLS handshake failed", "remote", nc.RemoteAddr(), "error", err)
-			return
+	switch protocol {
+	case l7.Protocol_HTTPS:
+		s.secure(ctx, nc, info)
+		return
+	case l7.Protocol_TCP:
+		if p := PortOf(s.Table(), addr); p != nil && len(p.Listeners) > 0 {
+			s.stream(ctx, nc, nc, nil, p.Listeners[0], info)
 		}
-		state := t.ConnectionState()
-		info.TLS, info.ServerName = &state, state.ServerName
-		if state.NegotiatedProtocol == "h2" {
-			s.serveH2(ctx, t, nc, info)
-			return
-		}
-		s.serveH1(ctx, t, nc, bufio.NewReader(t), info)
 		return
 	}
 	br := bufio.NewReader(nc)
@@ -212,6 +206,13 @@ func (s *Server) connection(ctx context.Context, nc net.Conn, protocol l7.Protoc
 		return
 	}
 	s.serveH1(ctx, nc, nc, br, info)
+}
+
+// stream hands a connection over. It may go on for as long as the drain lets it.
+func (s *Server) stream(ctx context.Context, nc, key net.Conn, first []byte, l *table.Listener, info *Info) {
+	if s.track(key, func() {}) {
+		s.Stream(ctx, nc, first, l, info)
+	}
 }
 
 // readAhead is a connection of which some bytes were looked at.

@@ -34,13 +34,15 @@ type Relay struct {
 func (p *Relay) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	info := listen.InfoOf(r.Context())
 	rec := newRecord(r, info)
-	in := &counter{ReadCloser: r.Body}
+	rec.GRPC = filter.IsGRPC(r.Header)
+	in := &counter{ReadCloser: r.Body, grpc: rec.GRPC}
 	if r.Body != http.NoBody {
 		r.Body = in
 	}
 	defer func() {
 		rec.Duration = time.Since(rec.Start)
 		rec.BytesReceived += in.n.Load()
+		rec.MessagesReceived = in.seen()
 		p.Report(rec)
 	}()
 	resp, err := p.answer(w, r, info, rec)
@@ -53,14 +55,13 @@ func (p *Relay) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			f = &filter.Failure{Status: http.StatusInternalServerError, Details: "internal_error", Cause: err}
 			p.Log.Error("request failed inside the proxy", "path", rec.Path, "error", err)
 		}
-		grpc := filter.IsGRPC(r.Header)
-		resp = f.Reply(rec, grpc)
+		resp = f.Reply(rec, rec.GRPC)
 		if f.Status == 0 {
 			panic(http.ErrAbortHandler) // the client has gone: there is nobody to answer
 		}
 		if malformed(in) {
 			rec.Flag(access.DownstreamProtocol)
-			resp = (&filter.Failure{Status: http.StatusBadRequest, Details: "http1.codec_error"}).Reply(rec, grpc)
+			resp = (&filter.Failure{Status: http.StatusBadRequest, Details: "http1.codec_error"}).Reply(rec, rec.GRPC)
 		}
 	}
 	if rec.UpstreamTime == 0 && (resp.StatusCode == http.StatusBadRequest || resp.StatusCode == http.StatusMethodNotAllowed) {
@@ -189,8 +190,13 @@ func (p *Relay) respond(w http.ResponseWriter, r *http.Request, resp *http.Respo
 	rec.Status = resp.StatusCode
 	rec.GRPCStatus = resp.Header.Get("Grpc-Status")
 	w.WriteHeader(resp.StatusCode)
-	n, err := stream(w, resp.Body)
-	rec.BytesSent = n
+	var sent messages
+	n, err := stream(w, resp.Body, func(p []byte) {
+		if rec.GRPC {
+			sent.see(p)
+		}
+	})
+	rec.BytesSent, rec.MessagesSent = n, sent.n
 	if err != nil {
 		p.broken(r.Context(), err, rec)
 		panic(http.ErrAbortHandler) // a cut response must not look complete
@@ -220,7 +226,7 @@ func (p *Relay) broken(ctx context.Context, err error, rec *access.Record) {
 type writeError struct{ error }
 
 // stream copies a body without keeping more of it than one buffer.
-func stream(w http.ResponseWriter, body io.Reader) (int64, error) {
+func stream(w http.ResponseWriter, body io.Reader, see func([]byte)) (int64, error) {
 	if body == http.NoBody {
 		return 0, nil
 	}
@@ -230,6 +236,7 @@ func stream(w http.ResponseWriter, body io.Reader) (int64, error) {
 	for {
 		n, err := body.Read(buf)
 		if n > 0 {
+			see(buf[:n])
 			m, werr := w.Write(buf[:n])
 			total += int64(m)
 			if werr == nil && err != io.EOF {

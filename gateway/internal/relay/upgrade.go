@@ -15,14 +15,29 @@ import (
 // counter counts what is read of a request's body and keeps the error that ended it.
 type counter struct {
 	io.ReadCloser
-	n   atomic.Int64
-	mu  sync.Mutex // guards below
-	err error
+	n    atomic.Int64
+	grpc bool
+
+	mu       sync.Mutex // guards below
+	err      error
+	messages messages
+}
+
+// seen is how many messages of gRPC were read.
+func (c *counter) seen() int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.messages.n
 }
 
 func (c *counter) Read(p []byte) (int, error) {
 	n, err := c.ReadCloser.Read(p)
 	c.n.Add(int64(n))
+	if c.grpc {
+		c.mu.Lock()
+		c.messages.see(p[:n])
+		c.mu.Unlock()
+	}
 	if err != nil && err != io.EOF {
 		c.mu.Lock()
 		c.err = err

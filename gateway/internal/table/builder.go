@@ -12,7 +12,7 @@ import (
 // Builder keeps the resources in force and makes tables of them. A resource that cannot be compiled is refused and
 // leaves the one before it in force. The zero value is not usable; see NewBuilder.
 type Builder struct {
-	listeners map[string]*l7.Listener
+	listeners map[string]*listener
 	routes    map[string]*Host // as last received
 	live      map[string]*Host // as in the last table
 	backends  map[string]*l7.Backend
@@ -20,10 +20,17 @@ type Builder struct {
 	secrets   map[string]*l7.Secret
 }
 
+// listener is one as it was received, and its rules for whole connections.
+type listener struct {
+	*l7.Listener
+	at      netip.AddrPort
+	streams []*Stream
+}
+
 // NewBuilder makes an empty builder.
 func NewBuilder() *Builder {
 	return &Builder{
-		listeners: map[string]*l7.Listener{}, routes: map[string]*Host{}, live: map[string]*Host{},
+		listeners: map[string]*listener{}, routes: map[string]*Host{}, live: map[string]*Host{},
 		backends: map[string]*l7.Backend{}, leaving: map[string]bool{}, secrets: map[string]*l7.Secret{},
 	}
 }
@@ -33,19 +40,24 @@ func (b *Builder) SetListener(l *l7.Listener) error {
 	if l.GetPort() == 0 || l.GetPort() > 65535 {
 		return fmt.Errorf("listener %s: port %d is not a port", l.GetName(), l.GetPort())
 	}
-	if _, err := bind(l); err != nil {
+	at, err := bind(l)
+	if err != nil {
 		return err
 	}
 	switch l.GetProtocol() {
-	case l7.Protocol_HTTP:
-	case l7.Protocol_HTTPS:
+	case l7.Protocol_HTTP, l7.Protocol_TCP, l7.Protocol_TLS_PASSTHROUGH:
+	case l7.Protocol_HTTPS, l7.Protocol_TLS_TERMINATE:
 		if len(l.GetTls().GetSecrets()) == 0 {
-			return fmt.Errorf("listener %s: https without a secret", l.GetName())
+			return fmt.Errorf("listener %s: TLS without a secret", l.GetName())
 		}
 	default:
 		return fmt.Errorf("listener %s: protocol %s is not served by this proxy", l.GetName(), l.GetProtocol())
 	}
-	b.listeners[l.GetName()] = l
+	streams, err := compileStreams(l.GetStreams())
+	if err != nil {
+		return fmt.Errorf("listener %s: %w", l.GetName(), err)
+	}
+	b.listeners[l.GetName()] = &listener{l, at, streams}
 	return nil
 }
 
@@ -110,6 +122,13 @@ func (b *Builder) settle() {
 			used[x] = true
 		}
 	}
+	for _, l := range b.listeners {
+		for _, s := range l.streams {
+			for _, d := range s.To {
+				used[d.GetBackend()] = true
+			}
+		}
+	}
 	b.live = live
 	for name := range b.leaving {
 		if !used[name] {
@@ -149,20 +168,18 @@ func (b *Builder) Build() *Table {
 	ports := map[netip.AddrPort]*Port{}
 	for _, name := range sortedKeys(b.listeners) {
 		l := b.listeners[name]
-		at, err := bind(l)
-		if err != nil {
-			continue // refused by SetListener
-		}
-		p := ports[at]
+		p := ports[l.at]
 		if p == nil {
-			p = &Port{Addr: at, Protocol: l.GetProtocol()}
-			ports[at] = p
+			p = &Port{Addr: l.at, Protocol: Class(l.GetProtocol())}
+			ports[l.at] = p
 			t.Ports = append(t.Ports, p)
 		}
-		if p.Protocol != l.GetProtocol() {
+		if p.Protocol != Class(l.GetProtocol()) {
 			continue // the control plane gives a port one protocol; the first one stays
 		}
-		p.Listeners = append(p.Listeners, &Listener{Listener: l, Secrets: b.secretsOf(l), Set: sets[l.GetRoutes()]})
+		p.Listeners = append(p.Listeners, &Listener{
+			Listener: l.Listener, Secrets: b.secretsOf(l.Listener), Set: sets[l.GetRoutes()], Streams: l.streams,
+		})
 	}
 	slices.SortFunc(t.Ports, func(x, y *Port) int { return x.Addr.Compare(y.Addr) })
 	return t

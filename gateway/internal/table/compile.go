@@ -76,6 +76,14 @@ type Forward struct {
 	Total uint64 // sum of the weights
 }
 
+func newForward(to []*l7.Destination) *Forward {
+	f := &Forward{To: to}
+	for _, d := range to {
+		f.Total += uint64(d.GetWeight())
+	}
+	return f
+}
+
 // Pick chooses a destination by weight; n is a random number.
 func (f *Forward) Pick(n uint64) *l7.Destination {
 	if f.Total == 0 {
@@ -167,11 +175,7 @@ func compileRule(x *l7.Rule) (*Rule, error) {
 			return nil, fmt.Errorf("redirect with status %d", c)
 		}
 	case x.GetForward() != nil:
-		f := &Forward{To: x.GetForward().GetDestinations()}
-		for _, d := range f.To {
-			f.Total += uint64(d.GetWeight())
-		}
-		r.Forward = f
+		r.Forward = newForward(x.GetForward().GetDestinations())
 	default:
 		return nil, errors.New("neither a destination, nor a redirect, nor a response")
 	}

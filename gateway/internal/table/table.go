@@ -20,7 +20,7 @@ type Table struct {
 // Port is one socket and the listeners that share it.
 type Port struct {
 	Addr      netip.AddrPort
-	Protocol  l7.Protocol
+	Protocol  l7.Protocol // as Class gives it
 	Listeners []*Listener // the oldest first
 }
 
@@ -29,6 +29,7 @@ type Listener struct {
 	*l7.Listener
 	Secrets []*l7.Secret // that have come, of those that it names
 	Set     *Set
+	Streams []*Stream // the first that matches wins
 }
 
 // Serves reports whether the listener is for the host, which must be canonical.

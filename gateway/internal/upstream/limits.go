@@ -78,6 +78,20 @@ func (s *state) connection(ctx context.Context, l *l7.Limits) error {
 	return context.Cause(ctx)
 }
 
+// claim takes a connection for bytes, which nobody waits for.
+func (s *state) claim(l *l7.Limits) (release func(), err error) {
+	if l.GetMaxConnections() == 0 {
+		return func() {}, nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.inUse >= l.GetMaxConnections() {
+		return nil, errOverflow
+	}
+	s.inUse++
+	return sync.OnceFunc(s.release), nil
+}
+
 func (s *state) release() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
