@@ -17,6 +17,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/ambit-mesh/ambit/lifecycle"
 	"github.com/ambit-mesh/ambit/linux/memory"
 	"github.com/ambit-mesh/ambit/mesh"
 	"github.com/ambit-mesh/ambit/node"
@@ -89,7 +90,7 @@ func run(ctx context.Context, log *slog.Logger, args []string) error {
 			return fmt.Errorf("listen for metrics: %w", err)
 		}
 	}
-	limitMemory(log)
+	limitMemory()
 	n, err := node.New(c)
 	if err != nil {
 		return err
@@ -97,23 +98,25 @@ func run(ctx context.Context, log *slog.Logger, args []string) error {
 	if *uninstall {
 		return n.Uninstall()
 	}
-	return n.Run(ctx)
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	g := lifecycle.NewGroup(ctx)
+	g.Go("memory", func(ctx context.Context) error {
+		return memory.Keep(ctx, func(err error) { log.Warn("memory not given back", "error", err) })
+	})
+	g.Go("node agent", func(ctx context.Context) error {
+		defer stop()
+		return n.Run(ctx)
+	})
+	return g.Wait()
 }
 
 // limitMemory trades a little of the collector's time for a small heap: an agent is on every node, and idle.
-func limitMemory(log *slog.Logger) {
+func limitMemory() {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(25) // of a heap of 1 to 2 MiB; a collection takes a millisecond
 	}
-	time.AfterFunc(settled, func() {
-		if err := memory.Free(); err != nil {
-			log.Warn("memory of the start not given back", "error", err)
-		}
-	})
 }
-
-// settled is when what starting up took is no longer needed: the lists of pods and namespaces, the plugin's bytes.
-const settled = 5 * time.Second
 
 func inCluster() string {
 	host, port := os.Getenv("KUBERNETES_SERVICE_HOST"), os.Getenv("KUBERNETES_SERVICE_PORT")

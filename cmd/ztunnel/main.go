@@ -13,7 +13,6 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"syscall"
-	"time"
 
 	"github.com/ambit-mesh/ambit/admin"
 	"github.com/ambit-mesh/ambit/identity/certs"
@@ -48,24 +47,16 @@ func run(ctx context.Context, args []string) error {
 		return fmt.Errorf("RUST_LOG: %w", err)
 	}
 	handler := telemetry.NewHandler(os.Stdout, c.format, levels)
-	limitMemory(os.Getenv, slog.New(handler))
+	limitMemory(os.Getenv)
 	return serve(ctx, c, handler, levels)
 }
 
 // limitMemory trades a little of the collector's time for a small heap: a node proxy is on every node.
-func limitMemory(getenv func(string) string, log *slog.Logger) {
+func limitMemory(getenv func(string) string) {
 	if getenv("GOGC") == "" {
 		debug.SetGCPercent(50)
 	}
-	time.AfterFunc(settled, func() {
-		if err := memory.Free(); err != nil {
-			log.Warn("memory of the start not given back", "error", err)
-		}
-	})
 }
-
-// settled is when what starting up took is no longer needed: parsed certificates, the first state of the mesh.
-const settled = 5 * time.Second
 
 // readResolvers reads our own pod's resolvers: those of the pods that we serve are not in sight.
 func readResolvers(c config) ([]netip.AddrPort, error) {
@@ -120,6 +111,9 @@ func serve(ctx context.Context, c config, handler *telemetry.Handler, levels *te
 	support, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
 	g := lifecycle.NewGroup(support)
+	g.Go("memory", func(ctx context.Context) error {
+		return memory.Keep(ctx, func(err error) { log.Warn("memory not given back", "error", err) })
+	})
 	g.Go("debug server", func(ctx context.Context) error { return admin.Run(ctx, pages, on) })
 	g.Go("ztunnel", func(failed context.Context) error {
 		defer end() // the debug server answers until the last connection has ended
