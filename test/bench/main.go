@@ -22,6 +22,7 @@ import (
 type config struct {
 	bin, peer, record, profiles string
 	rounds                      int
+	much                        float64
 	short                       bool
 	only                        *regexp.Regexp
 }
@@ -59,8 +60,9 @@ func run(ctx context.Context, args []string) error {
 	for _, p := range local.Preflight(ctx) {
 		return fmt.Errorf("this machine cannot run a local cluster: %s", p)
 	}
+	c.much = 1
 	if c.short {
-		c.rounds = min(c.rounds, 3)
+		c.rounds, c.much = min(c.rounds, 3), 0.25
 	}
 	r, err := measure(ctx, c)
 	if r != nil {

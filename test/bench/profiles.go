@@ -26,7 +26,7 @@ func (w *world) profiles(ctx context.Context, _ *result) error {
 			l = other
 		}
 	}
-	for _, ld := range loads(false) {
+	for _, ld := range loads(4) {
 		var wg sync.WaitGroup
 		errs := make([]error, len(l.nodes))
 		for i, node := range l.nodes {
@@ -49,18 +49,28 @@ func (w *world) profiles(ctx context.Context, _ *result) error {
 				return err
 			}
 		}
+		for _, node := range l.nodes {
+			if err := w.page(ctx, node, ld.name+" allocations", "allocs"); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }
 
 func (w *world) profile(ctx context.Context, node, name string) error {
+	return w.page(ctx, node, name, "profile?seconds=4")
+}
+
+// page keeps a page of a ztunnel's profiler.
+func (w *world) page(ctx context.Context, node, name, page string) error {
 	pod, err := w.Ztunnel(ctx, node)
 	if err != nil {
 		return err
 	}
-	b, err := w.Pod(ctx, http.MethodGet, mesh.SystemNamespace, pod, 15000, "/debug/pprof/profile?seconds=4")
+	b, err := w.Pod(ctx, http.MethodGet, mesh.SystemNamespace, pod, 15000, "/debug/pprof/"+page)
 	if err != nil {
-		return fmt.Errorf("profile of %s: %w", pod, err)
+		return fmt.Errorf("profile %s of %s: %w", page, pod, err)
 	}
 	word := strings.NewReplacer(" ", "-", ",", "", "/", "-").Replace(name)
 	return os.WriteFile(filepath.Join(w.conf.profiles, word+"."+node+".pprof"), b, 0o644)

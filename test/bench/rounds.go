@@ -35,11 +35,9 @@ const (
 	allocs  figure = "allocs"
 )
 
-func loads(short bool) []load {
-	size, length, count := int64(512<<20), time.Second, 1500
-	if short {
-		size, length, count = 128<<20, 300*time.Millisecond, 400
-	}
+// loads are all kinds, each as much of it as asked for: 1 is a second or so of each.
+func loads(much float64) []load {
+	size, length, count := int64(much*(512<<20)), time.Duration(much*float64(time.Second)), int(1500*much)
 	n := func(i int64) string { return strconv.FormatInt(i, 10) }
 	return []load{
 		{"bulk, 1 stream", []string{"bulk", "-bytes", n(size)}, bulk},
@@ -71,7 +69,7 @@ func (w *world) rounds(ctx context.Context, r *result) error {
 	r.quiet.look()
 	for round := range w.conf.rounds + 1 {
 		w.say("round %d of %d", round, w.conf.rounds)
-		for _, ld := range loads(w.conf.short) {
+		for _, ld := range loads(w.conf.much) {
 			for i := range w.lanes {
 				l := w.lanes[(i+round)%len(w.lanes)] // nobody is always the first
 				s, err := w.once(ctx, l, ld)
