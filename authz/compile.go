@@ -117,6 +117,9 @@ func Compile(a *authorization.Authorization) *Policy {
 			p.Problem = fmt.Sprintf(format, args...)
 		}
 	}
+	if err := known(a.ProtoReflect()); err != nil {
+		problem("%v", err)
+	}
 	switch a.GetAction() {
 	case authorization.Action_ALLOW:
 		p.Action = Allow

@@ -1,6 +1,7 @@
 package telemetry
 
 import (
+	"cmp"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -14,6 +15,9 @@ import (
 
 const timeLayout = "2006-01-02T15:04:05.000000Z"
 
+// unscoped is the scope of lines that name none.
+const unscoped = "ambit"
+
 func (l *line) put(s string) { l.b = append(l.b, s...) }
 
 func (l *line) time(t time.Time) { l.b = t.UTC().AppendFormat(l.b, timeLayout) }
@@ -24,11 +28,7 @@ func (l *line) text(r slog.Record) {
 	l.put("\t")
 	l.put(levelName(r.Level))
 	l.put("\t")
-	if l.scope == "" {
-		l.put("ambit")
-	} else {
-		l.put(oneLine(l.scope))
-	}
+	l.put(oneLine(cmp.Or(l.scope, unscoped)))
 	for _, s := range l.spans {
 		l.put(":")
 		l.span(s)
@@ -155,7 +155,7 @@ func (l *line) json(r slog.Record) {
 	l.put(`","time":"`)
 	l.time(r.Time)
 	l.put(`","scope":`)
-	l.quoteJSON(l.scope)
+	l.quoteJSON(cmp.Or(l.scope, unscoped))
 	l.put(`,"message":`)
 	l.quoteJSON(r.Message)
 	for _, a := range l.attrs {

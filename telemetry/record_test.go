@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/ambit-mesh/ambit/identity"
 )
@@ -187,6 +188,35 @@ func FuzzLevels(f *testing.F) {
 	f.Fuzz(func(t *testing.T, spec string) {
 		if l, err := ParseLevels(spec); err == nil {
 			l.Enabled("access", slog.LevelInfo)
+		}
+	})
+}
+
+// Whatever text comes in, a line is one line, and JSON is JSON that says the same.
+func FuzzLine(f *testing.F) {
+	f.Add("name", "x\n\x1b[0m\u2028\xff\"")
+	levels, err := ParseLevels("info")
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, key, value string) {
+		for _, format := range []Format{Text, JSON, Walkthrough} {
+			var b bytes.Buffer
+			slog.New(NewHandler(&b, format, levels)).Info(value, key, value, Span("s", slog.String(key, value)), Scope(value))
+			got := b.String()
+			if strings.Count(got, "\n") != 1 || strings.IndexFunc(strings.TrimSuffix(got, "\n"), func(r rune) bool { return !strconv.IsPrint(r) && (r != '\t' || format != Text) }) >= 0 {
+				t.Errorf("%d: %q", format, got)
+			}
+			if format != JSON {
+				continue
+			}
+			var m struct{ Message, Scope string }
+			if err := json.Unmarshal([]byte(got), &m); err != nil {
+				t.Errorf("%v: %q", err, got)
+			}
+			if utf8.ValidString(value) && !strings.ContainsFunc(value, func(r rune) bool { return r > 0xffff }) && m.Message != value && key != "message" && key != "scope" {
+				t.Errorf("%q became %q", value, m.Message)
+			}
 		}
 	})
 }

@@ -1,6 +1,7 @@
 package dns
 
 import (
+	"errors"
 	"testing"
 
 	"golang.org/x/net/dns/dnsmessage"
@@ -50,6 +51,26 @@ func FuzzAnswer(f *testing.F) {
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		if q.answers(7, raw) && (len(raw) < headerSize || raw[1] != 7 || raw[2]&0x80 == 0) {
 			t.Errorf("taken for an answer: %x", raw)
+		}
+	})
+}
+
+// What a resolver answers for an endpoint's host name is foreign, too.
+func FuzzAddresses(f *testing.F) {
+	b := dnsmessage.NewBuilder(nil, dnsmessage.Header{Response: true})
+	name := dnsmessage.MustNewName("a.")
+	if err := errors.Join(b.StartAnswers(), b.AResource(dnsmessage.ResourceHeader{Name: name, Class: dnsmessage.ClassINET, TTL: 1 << 31}, dnsmessage.AResource{A: [4]byte{1, 2, 3, 4}})); err != nil {
+		f.Fatal(err)
+	}
+	raw, err := b.Finish()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(raw)
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		addrs, ttl, cut, err := readAddresses(raw)
+		if err != nil && len(addrs) > 0 || cut && len(addrs) > 0 || ttl > maxTTL || ttl < 0 {
+			t.Errorf("%v for %s, cut %v, %v", addrs, ttl, cut, err)
 		}
 	})
 }

@@ -34,8 +34,8 @@ func bigService(i int) *workload.Address {
 	}}}
 }
 
-func bigPod(i int) *workload.Address {
-	svc := i % manyServices
+func bigPod(i, services int) *workload.Address {
+	svc := i % services
 	ns := fmt.Sprintf("ns-%d", svc%100)
 	name := fmt.Sprintf("svc-%d-7d4b9c6f5-%05x", svc, i)
 	return &workload.Address{Type: &workload.Address_Workload{Workload: &workload.Workload{
@@ -60,16 +60,16 @@ func decoded(t testing.TB, a *workload.Address) *workload.Address {
 	return out
 }
 
-func bigStore(t testing.TB) *Store {
+func bigStore(t testing.TB, services, pods int) *Store {
 	t.Helper()
 	s := New(Config{TrustDomain: "cluster.local", Pick: rand.New(rand.NewPCG(1, 2)).Uint64N})
-	for i := range manyServices {
+	for i := range services {
 		if err := s.ApplyAddresses(Addresses{Set: []*workload.Address{decoded(t, bigService(i))}}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for i := range manyPods {
-		if err := s.ApplyAddresses(Addresses{Set: []*workload.Address{decoded(t, bigPod(i))}}); err != nil {
+	for i := range pods {
+		if err := s.ApplyAddresses(Addresses{Set: []*workload.Address{decoded(t, bigPod(i, services))}}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -86,7 +86,7 @@ func heap() uint64 {
 
 func BenchmarkRoute(b *testing.B) {
 	before := heap()
-	s := bigStore(b)
+	s := bigStore(b, manyServices, manyPods)
 	b.ReportMetric(float64(heap()-before)/(manyPods+manyServices), "heap-B/resource")
 	from := s.Workload(netip.AddrFrom4([4]byte{10, 244, 0, 1}))
 	for _, bb := range []struct {
@@ -119,8 +119,8 @@ func BenchmarkRoute(b *testing.B) {
 // A mesh's size is what a node pays for it: the budget of a workload, with its share of its service.
 func TestMemoryOfALargeMesh(t *testing.T) {
 	before := heap()
-	s := bigStore(t)
-	each := (heap() - before) / manyPods
+	s := bigStore(t, manyServices/5, manyPods/5)
+	each := (heap() - before) / (manyPods / 5)
 	t.Logf("%d bytes a workload, its share of its service included", each)
 	if each > 1000 {
 		t.Errorf("a workload takes %d bytes, want at most 1000", each)
@@ -135,11 +135,11 @@ func TestMemoryOfALargeMesh(t *testing.T) {
 
 // RS-13: a thousand updates a second take little of a core. What is counted is CPU time of this process.
 func TestChurn(t *testing.T) { // RS-13
-	s := bigStore(t)
-	const updates = 20_000
+	s := bigStore(t, manyServices/5, manyPods/5)
+	const updates = 10_000
 	wire := make([][]byte, updates)
 	for i := range wire {
-		a := bigPod(i)
+		a := bigPod(i, manyServices/5)
 		a.GetWorkload().Status = workload.WorkloadStatus(i & 1)
 		b, err := proto.Marshal(a)
 		if err != nil {
