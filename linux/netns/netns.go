@@ -4,6 +4,7 @@ package netns
 import (
 	"fmt"
 	"os"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -16,6 +17,9 @@ type ID struct{ Dev, Inode uint64 }
 type Namespace struct {
 	file *os.File
 	id   ID
+
+	mu   sync.Mutex // guards below
+	back *os.File   // where the process runs, once Do has needed it: it is opened for thousands of connections
 }
 
 // Open opens the namespace that a path names: a bind mount made by Mount, or /proc/<pid>/ns/net.
@@ -70,14 +74,21 @@ func Current() (*Namespace, error) { return Open("/proc/thread-self/ns/net") }
 // New makes an empty namespace; its loopback is down. It lives while a handle, a mount, a socket or a process holds it.
 func New() (*Namespace, error) {
 	var ns *Namespace
-	err := onThread(func() error {
+	here := &Namespace{}
+	err := onThread(here.home, func() error {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			return fmt.Errorf("make network namespace: %w", err)
 		}
-		var err error
-		ns, err = Current()
-		return err
+		made, err := Current()
+		if err != nil {
+			return err
+		}
+		ns = made
+		return nil
 	})
+	if here.back != nil {
+		_ = here.back.Close() // read-only descriptor: nothing can be lost
+	}
 	return ns, err
 }
 
@@ -99,8 +110,27 @@ func (n *Namespace) Dup() (*Namespace, error) {
 	return &Namespace{file: os.NewFile(uintptr(fd), n.file.Name()), id: n.id}, nil
 }
 
+// home is the namespace that threads of the process are in when they have no errand elsewhere.
+func (n *Namespace) home() (*os.File, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.back == nil {
+		here, err := Current()
+		if err != nil {
+			return nil, err
+		}
+		n.back = here.file
+	}
+	return n.back, nil
+}
+
 // Close lets the namespace go.
 func (n *Namespace) Close() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.back != nil {
+		_ = n.back.Close() // read-only descriptor: nothing can be lost
+	}
 	if err := n.file.Close(); err != nil {
 		return fmt.Errorf("close network namespace %d: %w", n.id.Inode, err)
 	}
