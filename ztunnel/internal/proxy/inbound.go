@@ -30,7 +30,7 @@ func (p *Proxy) serveTunnel(ctx context.Context, t hbone.Tunnel) {
 	}
 	defer in.leave()
 	h := http.Header{}
-	h.Set("Baggage", baggageOf(in.self).String())
+	h.Set("Baggage", p.baggage(in.self))
 	tunnel, err := t.Accept(h)
 	if err != nil {
 		_ = in.app.Close() // nothing of the client was sent on it

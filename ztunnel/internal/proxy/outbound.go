@@ -112,7 +112,7 @@ func (p *Proxy) tunnel(ctx context.Context, r *report, self *state.Workload, rou
 	forwarded := hbone.Forwarded{For: r.Src.Addr, Host: r.Service.Host}
 	h := http.Header{}
 	h.Set("Forwarded", forwarded.String())
-	h.Set("Baggage", baggageOf(self).String())
+	h.Set("Baggage", p.baggage(self))
 	h.Set("Traceparent", r.span.String())
 	hop := route.Hop
 	hop.From = r.Src.Addr.Addr()

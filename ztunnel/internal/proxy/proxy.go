@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ambit-mesh/ambit/hbone"
@@ -79,6 +80,8 @@ type Proxy struct {
 	outbound  *port
 	plaintext *port
 	tunnels   *port
+
+	introduced atomic.Pointer[introduction] // the last one
 }
 
 const (

@@ -97,6 +97,22 @@ func serviceOf(s *state.Service) telemetry.Service {
 	return telemetry.Service{Host: s.Hostname, Name: s.Name, Namespace: s.Namespace}
 }
 
+// introduction is a workload's baggage as it is written.
+type introduction struct {
+	of   *state.Workload
+	text string
+}
+
+// baggage is how the pod introduces itself: the same for each connection, until its workload changes.
+func (p *Proxy) baggage(w *state.Workload) string {
+	if last := p.introduced.Load(); last != nil && last.of == w {
+		return last.text
+	}
+	b := &introduction{w, baggageOf(w).String()}
+	p.introduced.Store(b)
+	return b.text
+}
+
 func baggageOf(w *state.Workload) hbone.Baggage {
 	b := hbone.Baggage{
 		Cluster: w.Cluster, Namespace: w.Namespace, Kind: w.Kind, Workload: w.Owner,

@@ -220,12 +220,16 @@ func (s *Store) Workload(a netip.Addr) *Workload {
 
 // Pod is the workload of a pod; nil if it is not known yet.
 func (s *Store) Pod(cluster, namespace, name string) *Workload {
+	uid := make([]byte, 0, 200) // on the stack: every connection asks
+	uid = append(append(append(append(append(uid, cluster...), podUID...), namespace...), '/'), name...)
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return s.index.workloads[PodUID(cluster, namespace, name)]
+	return s.index.workloads[string(uid)]
 }
+
+const podUID = "//Pod/"
 
 // PodUID is the name of a pod's workload.
 func PodUID(cluster, namespace, name string) string {
-	return cluster + "//Pod/" + namespace + "/" + name
+	return cluster + podUID + namespace + "/" + name
 }
