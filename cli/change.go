@@ -17,39 +17,6 @@ import (
 
 func yamlOf(json []byte) ([]byte, error) { return yaml.JSONToYAML(json) }
 
-func yamlTo(text []byte, v any) error { return yaml.Unmarshal(text, v) }
-
-func newApply(s *scope) *cobra.Command {
-	var files []string
-	var recursive bool
-	var dryRun string
-	c := &cobra.Command{
-		Use: "apply -f FILE", Short: "Create or change objects", Args: cobra.NoArgs,
-		Long:    "Create the objects of a file, or change them to what it says. A file with an error changes nothing.",
-		Example: "  ambit local apply -f samples/bookinfo/platform/kube/bookinfo.yaml\n  cat policy.yaml | ambit local apply -f -",
-		RunE: func(c *cobra.Command, _ []string) error {
-			all, err := sources(s.env, files, recursive)
-			if err != nil {
-				return err
-			}
-			for _, src := range all {
-				results, err := s.client().Apply(c.Context(), src.name, s.namespace, dryRun == "server", src.text)
-				if err != nil {
-					return err
-				}
-				for _, r := range results {
-					fmt.Fprintf(s.env.Out, "%s %s\n", named(r.Kind, r.Group, r.Name), r.Result)
-				}
-			}
-			return nil
-		},
-	}
-	c.Flags().StringSliceVarP(&files, "filename", "f", nil, "file, directory or - to apply")
-	c.Flags().BoolVarP(&recursive, "recursive", "R", false, "enter the directories of a directory")
-	c.Flags().StringVar(&dryRun, "dry-run", "none", "server: check and say what would happen")
-	return c
-}
-
 // named is kubectl's way: deployment.apps/web.
 func named(kind, group, name string) string {
 	kind = strings.ToLower(kind)
@@ -57,54 +24,6 @@ func named(kind, group, name string) string {
 		kind += "." + group
 	}
 	return kind + "/" + name
-}
-
-func newDelete(s *scope) *cobra.Command {
-	var files []string
-	var selector string
-	var all, ignore, wait bool
-	var grace int
-	c := &cobra.Command{
-		Use: "delete (-f FILE | KIND NAME...)", Short: "Delete objects",
-		RunE: func(c *cobra.Command, args []string) error {
-			var ts []located
-			if len(files) > 0 {
-				srcs, err := sources(s.env, files, false)
-				if err != nil {
-					return err
-				}
-				for _, src := range srcs {
-					found, err := kinds.Decode(src.name, src.text)
-					if err != nil {
-						return err
-					}
-					for _, l := range found {
-						ns := l.Object.GetNamespace()
-						if ns == "" {
-							ns = s.namespace
-						}
-						ts = append(ts, located{target{kinds.Of(l.Object), l.Object.GetName()}, ns})
-					}
-				}
-			} else {
-				given, err := targets(args)
-				if err != nil {
-					return err
-				}
-				if ts, err = s.expand(c.Context(), given, selector, all); err != nil {
-					return err
-				}
-			}
-			return s.deleteAll(c.Context(), ts, grace, ignore, wait)
-		},
-	}
-	c.Flags().StringSliceVarP(&files, "filename", "f", nil, "delete the objects of a file, directory or -")
-	c.Flags().StringVarP(&selector, "selector", "l", "", "delete objects with these labels")
-	c.Flags().BoolVar(&all, "all", false, "delete every object of the kind")
-	c.Flags().BoolVar(&ignore, "ignore-not-found", false, "no error for objects that do not exist")
-	c.Flags().BoolVar(&wait, "wait", true, "wait until the objects are gone")
-	c.Flags().IntVar(&grace, "grace-period", -1, "seconds for pods to end; negative: their own")
-	return c
 }
 
 // located is a target and its namespace.
@@ -129,45 +48,10 @@ func (s *scope) expand(ctx context.Context, ts []target, selector string, all bo
 			return nil, err
 		}
 		for _, o := range objects {
-			out = append(out, located{target{t.kind, o.GetName()}, s.namespace})
+			out = append(out, located{target{t.kind, o.GetName()}, o.GetNamespace()})
 		}
 	}
 	return out, nil
-}
-
-func (s *scope) deleteAll(ctx context.Context, ts []located, grace int, ignore, wait bool) error {
-	api := s.client()
-	if len(ts) == 0 {
-		fmt.Fprintln(s.env.Out, "No resources found")
-	}
-	var failed []error
-	for _, t := range ts {
-		err := api.Delete(ctx, t.kind, t.namespace, t.name, grace)
-		if client.NotFound(err) && ignore {
-			continue
-		}
-		if err != nil {
-			failed = append(failed, err)
-			continue
-		}
-		word := strings.ToLower(t.kind.Kind)
-		if t.kind.Group != "" {
-			word += "." + t.kind.Group
-		}
-		fmt.Fprintf(s.env.Out, "%s %q deleted\n", word, t.name)
-	}
-	if !wait || len(failed) > 0 {
-		return errors.Join(failed...)
-	}
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
-	defer cancel()
-	for _, t := range ts {
-		err := api.Until(ctx, t.kind, t.namespace, t.name, func(o kinds.Object) (bool, string) { return o == nil, "it still exists" })
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // newMark is label and annotate: KIND NAME key=value... key-...
@@ -220,7 +104,7 @@ func (s *scope) mark(ctx context.Context, ts []located, field, done string, set 
 	for _, t := range ts {
 		o, err := api.Get(ctx, t.kind, t.namespace, t.name)
 		if err != nil {
-			return err
+			return hinted(ctx, api, err, t.kind, t.namespace, t.name)
 		}
 		have := o.GetLabels()
 		if field == "annotations" {
@@ -266,7 +150,7 @@ func newScale(s *scope) *cobra.Command {
 			}
 			for _, t := range ts {
 				if _, err := s.client().Patch(c.Context(), t.kind, s.namespace, t.name, map[string]any{"spec": map[string]any{"replicas": replicas}}); err != nil {
-					return err
+					return hinted(c.Context(), s.client(), err, t.kind, s.namespace, t.name)
 				}
 				fmt.Fprintf(s.env.Out, "%s scaled\n", named(t.kind.Kind, t.kind.Group, t.name))
 			}
@@ -294,7 +178,7 @@ func newRollout(s *scope) *cobra.Command {
 			patch := map[string]any{"spec": map[string]any{"template": map[string]any{"metadata": map[string]any{"annotations": at}}}}
 			for _, t := range ts {
 				if _, err := s.client().Patch(c.Context(), t.kind, s.namespace, t.name, patch); err != nil {
-					return err
+					return hinted(c.Context(), s.client(), err, t.kind, s.namespace, t.name)
 				}
 				fmt.Fprintf(s.env.Out, "%s restarted\n", named(t.kind.Kind, t.kind.Group, t.name))
 			}
@@ -313,7 +197,7 @@ func newRollout(s *scope) *cobra.Command {
 			defer cancel()
 			for _, t := range ts {
 				if _, err := s.client().Get(ctx, t.kind, s.namespace, t.name); err != nil {
-					return err
+					return hinted(ctx, s.client(), err, t.kind, s.namespace, t.name)
 				}
 				said := ""
 				tell := func(o kinds.Object) (bool, string) {

@@ -1,83 +1,125 @@
 package cli
 
 import (
-	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
-	corev1 "k8s.io/api/core/v1"
 
 	"github.com/ambit-mesh/ambit/control/source/kinds"
 	"github.com/ambit-mesh/ambit/local/client"
 	"github.com/ambit-mesh/ambit/local/table"
 )
 
+// createFlags are the options of create.
+type createFlags struct {
+	files, literals, paths []string
+	cert, key, image       string
+	dryRun, output, typ    string
+	replicas, port         int
+}
+
 func newCreate(s *scope) *cobra.Command {
-	var files []string
+	var f createFlags
 	c := &cobra.Command{
-		Use: "create (-f FILE | namespace NAME | serviceaccount NAME)", Short: "Create objects that do not exist yet",
-		Example: "  ambit local create namespace shop\n  ambit local create -f policy.yaml",
+		Use:   "create (-f FILE | namespace NAME | serviceaccount NAME | configmap NAME | secret (generic|tls) NAME | deployment NAME)",
+		Short: "Create objects that do not exist yet",
+		Example: "  ambit local create namespace shop\n  ambit local create -f policy.yaml\n" +
+			"  ambit local create secret tls shop-cert --cert shop.crt --key shop.key -n istio-system\n" +
+			"  ambit local create configmap settings --from-literal colour=green --from-file settings.json\n" +
+			"  ambit local create deployment web --image mccutchen/go-httpbin --dry-run=client -o yaml",
 		RunE: func(c *cobra.Command, args []string) error {
 			var all []source
+			var err error
 			switch {
-			case len(files) > 0:
-				var err error
-				if all, err = sources(s.env, files, false); err != nil {
-					return err
+			case len(f.files) > 0:
+				all, err = sources(s.env, f.files, false)
+			case len(args) >= 2:
+				var o kinds.Object
+				if o, err = f.object(args, c.ArgsLenAtDash()); err == nil {
+					var text []byte
+					text, err = kinds.Encode(o)
+					all = []source{{"command line", text}}
 				}
-			case len(args) == 2:
-				k, ok := kinds.Find(args[0])
-				if !ok || k.Group != "" || k.Kind != "Namespace" && k.Kind != "ServiceAccount" {
-					return fmt.Errorf("create %s: only a namespace or a serviceaccount is created by name; write the rest as YAML and use -f", args[0])
-				}
-				o := k.New()
-				o.GetObjectKind().SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind(k.Kind))
-				o.SetName(args[1])
-				text, err := kinds.Encode(o)
-				if err != nil {
-					return err
-				}
-				all = []source{{"command line", text}}
 			default:
-				return errors.New("name what to create: -f FILE, namespace NAME or serviceaccount NAME")
+				err = usage("name what to create: -f FILE, or one of: %s", "namespace, serviceaccount, configmap, secret, deployment")
+			}
+			if err != nil {
+				return err
 			}
 			for _, src := range all {
-				if err := s.create(c, src); err != nil {
+				if err := s.create(c, src, f); err != nil {
 					return err
 				}
 			}
 			return nil
 		},
 	}
-	c.Flags().StringSliceVarP(&files, "filename", "f", nil, "file, directory or - to create the objects of")
+	c.Flags().StringSliceVarP(&f.files, "filename", "f", nil, "file, directory or - to create the objects of")
+	c.Flags().StringArrayVar(&f.literals, "from-literal", nil, "KEY=VALUE of a configmap or secret; may be repeated")
+	c.Flags().StringArrayVar(&f.paths, "from-file", nil, "[KEY=]FILE of a configmap or secret; may be repeated")
+	c.Flags().StringVar(&f.cert, "cert", "", "file of a TLS secret's certificate")
+	c.Flags().StringVar(&f.key, "key", "", "file of a TLS secret's key")
+	c.Flags().StringVar(&f.typ, "type", "", "type of a generic secret")
+	c.Flags().StringVar(&f.image, "image", "", "image of a deployment")
+	c.Flags().IntVar(&f.replicas, "replicas", 1, "how many pods a deployment has")
+	c.Flags().IntVar(&f.port, "port", 0, "port that a deployment's container opens")
+	c.Flags().StringVar(&f.dryRun, "dry-run", "none", "client: only show what would be sent; server: check it there")
+	c.Flags().StringVarP(&f.output, "output", "o", "", "yaml, json or name")
+	completeFlag(c, "dry-run", words("none", "client", "server"))
+	completeFlag(c, "output", words("yaml", "json", "name"))
+	c.ValidArgsFunction = cobra.CompletionFunc(words("namespace", "serviceaccount", "configmap", "secret", "deployment"))
 	return c
 }
 
 // create applies a text all of whose objects are new.
-func (s *scope) create(c *cobra.Command, src source) error {
-	found, err := kinds.Decode(src.name, src.text)
+func (s *scope) create(c *cobra.Command, src source, f createFlags) error {
+	if !slices.Contains([]string{"none", "client", "server"}, f.dryRun) {
+		return usage("--dry-run=%s: want none, client or server", f.dryRun)
+	}
+	decoded, err := kinds.Decode(src.name, src.text)
 	if err != nil {
 		return err
 	}
 	api := s.client()
-	for _, l := range found {
-		k, ns := kinds.Of(l.Object), l.Object.GetNamespace()
-		if ns == "" {
-			ns = s.namespace
+	for _, l := range decoded {
+		k := kinds.Of(l.Object)
+		if l.Object.GetNamespace() == "" && k.Namespaced {
+			l.Object.SetNamespace(s.namespace)
 		}
-		switch _, err := api.Get(c.Context(), k, ns, l.Object.GetName()); {
+		if f.dryRun == "client" {
+			continue
+		}
+		switch _, err := api.Get(c.Context(), k, l.Object.GetNamespace(), l.Object.GetName()); {
 		case err == nil:
 			return &client.StatusError{Code: 409, Reason: "AlreadyExists", Message: fmt.Sprintf("%s %q already exists; use apply to change it", k.Plural, l.Object.GetName())}
 		case !client.NotFound(err):
 			return err
 		}
 	}
-	results, err := api.Apply(c.Context(), src.name, s.namespace, false, src.text)
-	if err != nil {
-		return err
+	if f.dryRun != "client" {
+		if _, err := api.Apply(c.Context(), src.name, s.namespace, f.dryRun == "server", src.text); err != nil {
+			return err
+		}
 	}
-	for _, r := range results {
-		fmt.Fprintf(s.env.Out, "%s %s\n", named(r.Kind, r.Group, r.Name), r.Result)
+	if f.output != "" {
+		p := &printer{getFlags: getFlags{output: f.output}}
+		var b strings.Builder
+		groups := []found{}
+		for _, l := range decoded {
+			groups = append(groups, found{kind: kinds.Of(l.Object), objects: []kinds.Object{l.Object}})
+		}
+		if err := p.show(&b, groups, len(decoded) == 1); err != nil {
+			return err
+		}
+		fmt.Fprint(s.env.Out, b.String())
+		return nil
+	}
+	how := map[string]string{"none": "created", "client": "created (dry run)", "server": "created (server dry run)"}[f.dryRun]
+	for _, l := range decoded {
+		k := kinds.Of(l.Object)
+		fmt.Fprintf(s.env.Out, "%s %s\n", named(k.Kind, k.Group, l.Object.GetName()), how)
 	}
 	return nil
 }
@@ -100,38 +142,4 @@ func newKinds(s *scope) *cobra.Command {
 			return table.Align(s.env.Out, rows)
 		},
 	}
-}
-
-func newPatch(s *scope) *cobra.Command {
-	var patch, how string
-	c := &cobra.Command{
-		Use: "patch KIND NAME -p PATCH", Short: "Merge JSON or YAML into an object", Args: cobra.RangeArgs(1, 2),
-		Example: `  ambit local patch deploy sleep -p '{"spec": {"replicas": 2}}'`,
-		RunE: func(c *cobra.Command, args []string) error {
-			if how != "merge" {
-				return fmt.Errorf("--type=%s: only merge is known here", how)
-			}
-			ts, err := targets(args)
-			if err != nil {
-				return err
-			}
-			if ts[0].name == "" || patch == "" {
-				return errors.New("name one object and give -p PATCH")
-			}
-			var v map[string]any
-			if err := yamlTo([]byte(patch), &v); err != nil {
-				return fmt.Errorf("the patch: %w", err)
-			}
-			for _, t := range ts {
-				if _, err := s.client().Patch(c.Context(), t.kind, s.namespace, t.name, v); err != nil {
-					return err
-				}
-				fmt.Fprintf(s.env.Out, "%s patched\n", named(t.kind.Kind, t.kind.Group, t.name))
-			}
-			return nil
-		},
-	}
-	c.Flags().StringVarP(&patch, "patch", "p", "", "what to merge into the object")
-	c.Flags().StringVar(&how, "type", "merge", "merge (RFC 7386), which replaces lists whole")
-	return c
 }

@@ -39,7 +39,7 @@ func newDescribe(s *scope) *cobra.Command {
 				}
 				o, err := s.client().Get(c.Context(), t.kind, t.namespace, t.name)
 				if err != nil {
-					return err
+					return hinted(c.Context(), s.client(), err, t.kind, t.namespace, t.name)
 				}
 				events, err := s.eventsOf(c.Context(), t.kind, o)
 				if err != nil {

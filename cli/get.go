@@ -3,7 +3,9 @@ package cli
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"time"
@@ -12,22 +14,33 @@ import (
 
 	"github.com/ambit-mesh/ambit/cli/internal/jsonpath"
 	"github.com/ambit-mesh/ambit/control/source/kinds"
+	"github.com/ambit-mesh/ambit/local/client"
 	"github.com/ambit-mesh/ambit/local/table"
 )
 
 // getFlags are the options of get.
 type getFlags struct {
-	all, labels, noHeaders, watch bool
-	selector, output              string
+	all, labels, noHeaders, watch, watchOnly, ignore bool
+	selector, fields, output, sortBy                 string
+	files                                            []string
 }
 
 func newGet(s *scope) *cobra.Command {
 	var f getFlags
 	c := &cobra.Command{
-		Use: "get KIND [NAME...]", Short: "Show objects",
-		Example: "  ambit local get pods -n istio-system\n  ambit local get svc,deploy -o wide\n  ambit local get virtualservice bookinfo -o yaml",
+		Use: "get (KIND [NAME...] | KIND/NAME... | -f FILE)", Short: "Show objects",
+		Example: "  ambit local get pods -n istio-system\n  ambit local get svc,deploy -o wide\n  ambit local get virtualservice bookinfo -o yaml\n" +
+			"  ambit local get pods -A --field-selector spec.nodeName=node-2 --sort-by .metadata.name\n" +
+			"  ambit local get pods -o custom-columns=NAME:.metadata.name,IP:.status.podIP\n" +
+			"  ambit local get pods -o jsonpath='{.items[?(@.status.phase==\"Running\")].metadata.name}'\n  ambit local get pods -w",
 		RunE: func(c *cobra.Command, args []string) error {
-			ts, err := targets(args)
+			var ts []target
+			var err error
+			if len(f.files) > 0 {
+				ts, err = s.targetsOfFiles(f.files)
+			} else {
+				ts, err = targets(args)
+			}
 			if err != nil {
 				return err
 			}
@@ -36,178 +49,245 @@ func newGet(s *scope) *cobra.Command {
 	}
 	c.Flags().BoolVarP(&f.all, "all-namespaces", "A", false, "objects of every namespace")
 	c.Flags().StringVarP(&f.selector, "selector", "l", "", "only objects with these labels")
-	c.Flags().StringVarP(&f.output, "output", "o", "", "wide, yaml, json, name or jsonpath=TEMPLATE")
+	c.Flags().StringVar(&f.fields, "field-selector", "", "only objects with these fields, such as status.phase=Running")
+	c.Flags().StringVarP(&f.output, "output", "o", "", "wide, yaml, json, name, jsonpath=TEMPLATE or custom-columns=TITLE:PATH,...")
+	c.Flags().StringVar(&f.sortBy, "sort-by", "", "order by a path, such as .metadata.creationTimestamp")
 	c.Flags().BoolVar(&f.labels, "show-labels", false, "add a column of labels")
 	c.Flags().BoolVar(&f.noHeaders, "no-headers", false, "leave the titles out")
-	c.Flags().BoolVarP(&f.watch, "watch", "w", false, "show the table again whenever it changes")
+	c.Flags().BoolVarP(&f.watch, "watch", "w", false, "go on with a line for each change")
+	c.Flags().BoolVar(&f.watchOnly, "watch-only", false, "only a line for each change from now on")
+	c.Flags().BoolVar(&f.ignore, "ignore-not-found", false, "no error for objects that do not exist")
+	c.Flags().StringSliceVarP(&f.files, "filename", "f", nil, "the objects of a file, directory or -")
+	completeFlag(c, "output", words("wide", "yaml", "json", "name", "jsonpath=", "custom-columns="))
 	return c
+}
+
+// targetsOfFiles are the objects that files name.
+func (s *scope) targetsOfFiles(files []string) ([]target, error) {
+	srcs, err := sources(s.env, files, false)
+	if err != nil {
+		return nil, err
+	}
+	var ts []target
+	for _, src := range srcs {
+		found, err := kinds.Decode(src.name, src.text)
+		if err != nil {
+			return nil, err
+		}
+		for _, l := range found {
+			ts = append(ts, target{kinds.Of(l.Object), l.Object.GetName()})
+		}
+	}
+	return ts, nil
 }
 
 // found is what one target led to.
 type found struct {
 	kind    kinds.Kind
 	objects []kinds.Object
+	version string
+}
+
+// check refuses options that say nothing.
+func (f getFlags) check(ts []target) error {
+	word, _, _ := strings.Cut(f.output, "=")
+	switch {
+	case !slices.Contains([]string{"", "wide", "yaml", "json", "name", "jsonpath", "custom-columns"}, word):
+		return usage("unknown output %q: want wide, yaml, json, name, jsonpath=TEMPLATE or custom-columns=TITLE:PATH,...", f.output)
+	case (f.watch || f.watchOnly) && slices.ContainsFunc(ts, func(t target) bool { return t.kind.Resource() != ts[0].kind.Resource() }):
+		return usage("only one kind can be watched at a time")
+	}
+	return nil
 }
 
 func (s *scope) get(ctx context.Context, ts []target, f getFlags) error {
-	template, isPath := strings.CutPrefix(f.output, "jsonpath=")
-	if !isPath && !slices.Contains([]string{"", "wide", "yaml", "json", "name"}, f.output) {
-		return fmt.Errorf("unknown output %q: want wide, yaml, json, name or jsonpath=TEMPLATE", f.output)
+	if err := f.check(ts); err != nil {
+		return err
 	}
-	last := ""
-	for first := true; ; first = false {
+	groups, missing := s.find(ctx, ts, f)
+	if groups == nil {
+		return missing
+	}
+	if f.sortBy != "" {
+		for _, g := range groups {
+			if err := sortBy(g.objects, f.sortBy); err != nil {
+				return err
+			}
+		}
+	}
+	p := &printer{getFlags: f, several: len(groups) > 1}
+	shown := 0
+	for _, g := range groups {
+		shown += len(g.objects)
+	}
+	if !f.watchOnly {
 		var b strings.Builder
-		groups, err := s.find(ctx, ts, f)
-		if err != nil {
+		if err := p.show(&b, groups, ts[0].name != "" && len(ts) == 1); err != nil {
 			return err
 		}
-		single := ts[0].name != "" && len(ts) == 1
-		if isPath {
-			err = pick(&b, groups, template, single)
-		} else {
-			err = show(&b, groups, f, single)
-		}
-		if err != nil {
-			return err
-		}
-		switch {
-		case !first && b.String() == last:
-		case isPath:
-			fmt.Fprint(s.env.Out, b.String())
-		case b.Len() == 0 && (f.all || !ts[0].kind.Namespaced):
-			fmt.Fprintln(s.env.Err, "No resources found")
-		case b.Len() == 0:
-			fmt.Fprintf(s.env.Err, "No resources found in %s namespace.\n", s.namespace)
-		default:
-			fmt.Fprint(s.env.Out, b.String())
-		}
-		if last = b.String(); !f.watch {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(time.Second):
+		fmt.Fprint(s.env.Out, b.String())
+		if shown == 0 && missing == nil && !f.watch && !p.document() {
+			s.none(f, ts)
 		}
 	}
+	if missing != nil || !f.watch && !f.watchOnly {
+		return missing
+	}
+	return s.follow(ctx, ts, f, groups, p)
+}
+
+// none says that there is nothing to show.
+func (s *scope) none(f getFlags, ts []target) {
+	if f.all || !ts[0].kind.Namespaced {
+		fmt.Fprintln(s.env.Err, "No resources found")
+		return
+	}
+	fmt.Fprintf(s.env.Err, "No resources found in %s namespace.%s\n", s.namespace, s.hintNamespace())
+}
+
+// hintNamespace says so if there is no such namespace.
+func (s *scope) hintNamespace() string {
+	ctx, cancel := context.WithTimeout(context.Background(), completeTime)
+	defer cancel()
+	known := namesOf(ctx, s.client(), kindNamed("namespaces"), "")
+	if len(known) == 0 || slices.Contains(known, s.namespace) {
+		return ""
+	}
+	return fmt.Sprintf(" There is no namespace %q%s", s.namespace, suggest(s.namespace, known))
+}
+
+// follow shows what changes, a line each, until ctx ends.
+func (s *scope) follow(ctx context.Context, ts []target, f getFlags, groups []found, p *printer) error {
+	k := ts[0].kind
+	sel := s.selection(f, ts[0])
+	if len(ts) > 1 {
+		sel.Name = ""
+	}
+	version := ""
+	if len(groups) > 0 {
+		version = groups[0].version
+	}
+	wanted := func(o kinds.Object) bool {
+		return len(ts) == 1 || slices.ContainsFunc(ts, func(t target) bool { return t.name == o.GetName() })
+	}
+	for {
+		if version == "" {
+			var err error
+			if _, version, err = s.client().ListAt(ctx, k, sel); err != nil {
+				return err
+			}
+		}
+		err := s.client().Watch(ctx, k, sel, version, func(c client.Change) error {
+			if !wanted(c.Object) {
+				return nil
+			}
+			p.noHeaders = p.noHeaders || p.titled
+			var b strings.Builder
+			if err := p.show(&b, []found{{kind: k, objects: []kinds.Object{c.Object}}}, true); err != nil {
+				return err
+			}
+			_, err := io.WriteString(s.env.Out, b.String())
+			return err
+		})
+		switch {
+		case ctx.Err() != nil:
+			return nil // Ctrl-C is how a watch ends
+		case err == nil, errors.Is(err, client.ErrGone):
+			version = "" // what changed meanwhile is lost
+		default:
+			return err
+		}
+	}
+}
+
+func (s *scope) selection(f getFlags, t target) client.Select {
+	sel := client.Select{Namespace: s.namespace, Name: t.name, Labels: f.selector, Fields: f.fields}
+	if f.all {
+		sel.Namespace = ""
+	}
+	return sel
 }
 
 // find reads the targets, neighbours of one kind together.
 func (s *scope) find(ctx context.Context, ts []target, f getFlags) ([]found, error) {
 	api := s.client()
-	ns := s.namespace
-	if f.all {
-		ns = ""
-	}
 	var groups []found
+	var failed []error
 	for _, t := range ts {
-		var objects []kinds.Object
-		if t.name != "" {
+		var g found
+		if t.name != "" && !f.watch && !f.watchOnly {
 			o, err := api.Get(ctx, t.kind, s.namespace, t.name)
-			if err != nil {
+			switch {
+			case f.ignore && client.NotFound(err):
+			case client.NotFound(err):
+				failed = append(failed, hinted(ctx, api, err, t.kind, s.namespace, t.name))
+			case err != nil:
 				return nil, err
+			default:
+				g.objects = []kinds.Object{o}
 			}
-			objects = []kinds.Object{o}
 		} else {
 			var err error
-			if objects, err = api.List(ctx, t.kind, ns, f.selector); err != nil {
+			if g.objects, g.version, err = api.ListAt(ctx, t.kind, s.selection(f, t)); err != nil {
 				return nil, err
 			}
-			slices.SortFunc(objects, func(a, b kinds.Object) int {
-				return strings.Compare(a.GetNamespace()+"/"+a.GetName(), b.GetNamespace()+"/"+b.GetName())
-			})
+			if t.name != "" && len(g.objects) == 0 && !f.ignore {
+				_, err := api.Get(ctx, t.kind, s.namespace, t.name)
+				return nil, hinted(ctx, api, err, t.kind, s.namespace, t.name)
+			}
 		}
 		if n := len(groups); n > 0 && groups[n-1].kind.Resource() == t.kind.Resource() {
-			groups[n-1].objects = append(groups[n-1].objects, objects...)
+			groups[n-1].objects = append(groups[n-1].objects, g.objects...)
 		} else {
-			groups = append(groups, found{t.kind, objects})
+			groups = append(groups, found{t.kind, g.objects, g.version})
 		}
 	}
-	return groups, nil
+	return groups, errors.Join(failed...)
 }
 
-func show(b *strings.Builder, groups []found, f getFlags, single bool) error {
-	switch f.output {
-	case "yaml", "json":
-		return dump(b, groups, f.output, single)
-	case "name":
-		for _, g := range groups {
-			for _, o := range g.objects {
-				fmt.Fprintln(b, table.Name(g.kind, o))
-			}
-		}
-		return nil
-	}
-	for _, g := range groups {
-		if len(g.objects) == 0 {
-			continue
-		}
-		if b.Len() > 0 {
-			b.WriteByte('\n')
-		}
-		opt := table.Options{
-			Now: time.Now(), Wide: f.output == "wide", Namespaces: f.all, Labels: f.labels, NoHeaders: f.noHeaders, Prefix: len(groups) > 1,
-		}
-		if err := table.Write(b, g.kind, g.objects, opt); err != nil {
+// sortBy orders objects by the first value at a path: numbers by size, all else as text.
+func sortBy(objects []kinds.Object, path string) error {
+	keys := map[kinds.Object]any{}
+	for _, o := range objects {
+		v, err := plainValue(o)
+		if err != nil {
 			return err
 		}
+		values, err := jsonpath.Find(path, v)
+		if err != nil {
+			return usage("--sort-by: %w", err)
+		}
+		if len(values) > 0 {
+			keys[o] = values[0]
+		}
 	}
+	slices.SortStableFunc(objects, func(a, b kinds.Object) int {
+		x, isX := keys[a].(float64)
+		y, isY := keys[b].(float64)
+		if isX && isY {
+			switch {
+			case x < y:
+				return -1
+			case x > y:
+				return 1
+			}
+			return 0
+		}
+		return strings.Compare(jsonpath.Text(keys[a]), jsonpath.Text(keys[b]))
+	})
 	return nil
 }
 
-// pick writes what a jsonpath template takes of one object, or of a List of several.
-func pick(b *strings.Builder, groups []found, template string, single bool) error {
-	text, err := document(groups, single)
-	if err != nil {
-		return err
+// plainValue is an object as its JSON reads.
+func plainValue(o kinds.Object) (v any, err error) {
+	raw, err := kinds.EncodeJSON(o)
+	if err == nil {
+		err = json.Unmarshal(raw, &v)
 	}
-	var v any
-	if err := json.Unmarshal(text, &v); err != nil {
-		return err
-	}
-	out, err := jsonpath.Expand(template, v)
-	b.WriteString(out)
-	return err
+	return v, err
 }
 
-// document is the JSON of one object as itself and of several as a List.
-func document(groups []found, single bool) ([]byte, error) {
-	items := []json.RawMessage{}
-	for _, g := range groups {
-		for _, o := range g.objects {
-			raw, err := kinds.EncodeJSON(o)
-			if err != nil {
-				return nil, err
-			}
-			items = append(items, raw)
-		}
-	}
-	var v any = map[string]any{"apiVersion": "v1", "kind": "List", "items": items}
-	if single {
-		v = items[0]
-	}
-	return json.MarshalIndent(v, "", "    ")
-}
-
-// dump writes the objects as YAML or JSON.
-func dump(b *strings.Builder, groups []found, format string, single bool) error {
-	if single && format == "yaml" {
-		text, err := kinds.Encode(groups[0].objects[0])
-		b.Write(text)
-		return err
-	}
-	text, err := document(groups, single)
-	if err != nil {
-		return err
-	}
-	if format == "yaml" {
-		if text, err = yamlOf(text); err != nil {
-			return err
-		}
-	}
-	b.Write(text)
-	if format == "json" {
-		b.WriteByte('\n')
-	}
-	return nil
+// options of a table.
+func (f getFlags) options(prefix bool) table.Options {
+	return table.Options{Now: time.Now(), Wide: f.output == "wide", Namespaces: f.all, Labels: f.labels, NoHeaders: f.noHeaders, Prefix: prefix}
 }

@@ -12,7 +12,7 @@ func TestUnknownVerbsFail(t *testing.T) {
 		"local run x --image=y":       `unknown command "run" for "ambit local"`,
 		"local rollout undo deploy/x": `unknown command "undo" for "ambit local rollout"`,
 		"bogus":                       `unknown command "bogus" for "ambit"`,
-		"local create deployment x":   "write the rest as YAML",
+		"local create ingress x":      "write it as YAML and use -f",
 		"local get nothing":           `resource type "nothing"`,
 		"local patch svc x -p [":      "the patch",
 	} {

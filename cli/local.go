@@ -36,12 +36,12 @@ func newLocal(env Env) *cobra.Command {
 
 		newUp(s), newDown(s), newStatus(s),
 		newGet(s), newKinds(s), newCreate(s), newPatch(s), newApply(s), newDelete(s), newMark(s, "label"), newMark(s, "annotate"), newScale(s), newRollout(s), newWait(s),
-		newDescribe(s), newLogs(s), newExec(s), newPortForward(s), newProxy(s),
+		newDescribe(s), newLogs(s), newExec(s), newPortForward(s), newProxy(s), newEvents(s), newTop(s), newEdit(s), newCopy(s),
 		newPlug(s, false), newPlug(s, true), newKill(s),
 	)
 	for _, verb := range c.Commands() {
 		switch verb.Name() {
-		case "get", "delete", "patch", "label", "annotate", "scale", "wait", "describe":
+		case "get", "delete", "patch", "label", "annotate", "scale", "wait", "describe", "edit":
 			verb.ValidArgsFunction = s.kindsAndNames
 		case "rollout":
 			for _, sub := range verb.Commands() {
@@ -72,7 +72,7 @@ func targets(args []string) ([]target, error) {
 		if k, ok := kinds.Find(word); ok {
 			return k, nil
 		}
-		return kinds.Kind{}, fmt.Errorf("the server doesn't have a resource type %q", word)
+		return kinds.Kind{}, unknownKind(word)
 	}
 	var all []target
 	if strings.Contains(args[0], "/") {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"time"
 
 	"github.com/spf13/cobra"
 	appsv1 "k8s.io/api/apps/v1"
@@ -20,17 +21,24 @@ import (
 
 func newLogs(s *scope) *cobra.Command {
 	o := client.LogOptions{}
-	var selector string
-	var prefix bool
+	var selector, since string
+	var prefix, all bool
 	c := &cobra.Command{
 		Use: "logs (POD | KIND/NAME | -l SELECTOR)", Short: "Print the log of pods",
-		Example: "  ambit local logs -n istio-system -l app=ztunnel --tail 20\n  ambit local logs deploy/productpage-v1 -f",
+		Example: "  ambit local logs -n istio-system -l app=ztunnel --tail 20\n  ambit local logs deploy/productpage-v1 -f\n  ambit local logs deploy/sleep --since 5m --timestamps\n  ambit local logs deploy/web --previous",
 		RunE: func(c *cobra.Command, args []string) error {
 			if !c.Flags().Changed("tail") {
 				o.Tail = -1
 				if selector != "" {
 					o.Tail = 10
 				}
+			}
+			var err error
+			if o.Since, err = sinceOf(since, c.Flag("since-time").Value.String(), time.Now()); err != nil {
+				return err
+			}
+			if all && o.Container != "" {
+				return usage("give -c or --all-containers, not both")
 			}
 			pods, err := s.podsFor(c.Context(), args, selector)
 			if err != nil {
@@ -40,7 +48,7 @@ func newLogs(s *scope) *cobra.Command {
 				fmt.Fprintf(s.env.Err, "Found %d pods, using pod/%s\n", len(pods), pods[0].Name)
 				pods = pods[:1]
 			}
-			return s.logs(c.Context(), pods, o, prefix)
+			return s.logs(c.Context(), pods, o, prefix, all)
 		},
 	}
 	c.Flags().StringVarP(&selector, "selector", "l", "", "pods with these labels")
@@ -49,14 +57,40 @@ func newLogs(s *scope) *cobra.Command {
 	c.Flags().BoolVarP(&o.Previous, "previous", "p", false, "of the container before its last restart")
 	c.Flags().BoolVar(&o.Stamps, "timestamps", false, "begin each line with its time")
 	c.Flags().IntVar(&o.Tail, "tail", -1, "lines from the end; -1 is all, and 10 is the default with a selector")
+	c.Flags().StringVar(&since, "since", "", "only of the last while, such as 30s or 5m")
+	c.Flags().String("since-time", "", "only since a time such as 2026-11-25T08:00:00Z")
+	c.Flags().BoolVar(&all, "all-containers", false, "of every container of the pods")
 	c.Flags().BoolVar(&prefix, "prefix", false, "begin each line with its pod")
 	return c
 }
 
-// logs copies each pod's log, one after the other, or, followed, all at once by whole lines.
-func (s *scope) logs(ctx context.Context, pods []*corev1.Pod, o client.LogOptions, prefix bool) error {
+// sinceOf is how far back a log is wanted; 0 is all of it.
+func sinceOf(since, at string, now time.Time) (time.Duration, error) {
+	switch {
+	case since != "" && at != "":
+		return 0, usage("give --since or --since-time, not both")
+	case since != "":
+		d, err := time.ParseDuration(since)
+		if err != nil || d <= 0 {
+			return 0, usage("--since %q: want a while such as 30s, 5m or 2h", since)
+		}
+		return d, nil
+	case at != "":
+		t, err := time.Parse(time.RFC3339, at)
+		if err != nil {
+			return 0, usage("--since-time %q: want a time such as 2026-11-25T08:00:00Z", at)
+		}
+		return max(now.Sub(t), time.Second), nil
+	}
+	return 0, nil
+}
+
+// logs copies the log of each pod's container, one after the other, or, followed, all at once by whole lines.
+func (s *scope) logs(ctx context.Context, pods []*corev1.Pod, o client.LogOptions, prefix, all bool) error {
 	var mu sync.Mutex // guards the output
-	one := func(p *corev1.Pod) error {
+	one := func(p *corev1.Pod, container string) error {
+		o := o
+		o.Container = container
 		r, err := s.client().Logs(ctx, p.Namespace, p.Name, o)
 		if err != nil {
 			return err
@@ -67,7 +101,7 @@ func (s *scope) logs(ctx context.Context, pods []*corev1.Pod, o client.LogOption
 			line, err := in.ReadString('\n')
 			mu.Lock()
 			if line != "" && prefix {
-				fmt.Fprintf(s.env.Out, "[pod/%s/%s] ", p.Name, cmp.Or(o.Container, p.Spec.Containers[0].Name))
+				fmt.Fprintf(s.env.Out, "[pod/%s/%s] ", p.Name, cmp.Or(container, p.Spec.Containers[0].Name))
 			}
 			_, werr := io.WriteString(s.env.Out, line)
 			mu.Unlock()
@@ -79,18 +113,26 @@ func (s *scope) logs(ctx context.Context, pods []*corev1.Pod, o client.LogOption
 			}
 		}
 	}
-	if !o.Follow {
-		for _, p := range pods {
-			if err := one(p); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
+	var failed []error
 	var wg sync.WaitGroup
-	failed := make([]error, len(pods))
-	for i, p := range pods {
-		wg.Go(func() { failed[i] = one(p) })
+	for _, p := range pods {
+		containers := []string{o.Container}
+		if all {
+			containers = containersOf(p)
+		}
+		for _, c := range containers {
+			if !o.Follow {
+				failed = append(failed, one(p, c))
+				continue
+			}
+			wg.Go(func() {
+				if err := one(p, c); err != nil {
+					mu.Lock()
+					failed = append(failed, err)
+					mu.Unlock()
+				}
+			})
+		}
 	}
 	wg.Wait()
 	return errors.Join(failed...)
@@ -110,7 +152,7 @@ func (s *scope) podsFor(ctx context.Context, args []string, selector string) ([]
 		}
 		o, err := api.Get(ctx, ts[0].kind, s.namespace, ts[0].name)
 		if err != nil {
-			return nil, err
+			return nil, hinted(ctx, api, err, ts[0].kind, s.namespace, ts[0].name)
 		}
 		if p, ok := o.(*corev1.Pod); ok {
 			return []*corev1.Pod{p}, nil

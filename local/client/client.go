@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -88,23 +89,8 @@ func (c *Client) Get(ctx context.Context, k kinds.Kind, namespace, name string) 
 
 // List reads the objects of a kind in a namespace, or in all of them if it is "", that a label selector admits.
 func (c *Client) List(ctx context.Context, k kinds.Kind, namespace, selector string) ([]kinds.Object, error) {
-	var list struct{ Items []json.RawMessage }
-	p := path(k, namespace, "")
-	if selector != "" {
-		p += "?" + url.Values{"labelSelector": {selector}}.Encode()
-	}
-	if err := c.call(ctx, http.MethodGet, p, "", nil, &list); err != nil {
-		return nil, err
-	}
-	all := make([]kinds.Object, len(list.Items))
-	for i, raw := range list.Items {
-		o := k.New()
-		if err := json.Unmarshal(raw, o); err != nil {
-			return nil, fmt.Errorf("%s of the API server: %w", k.Kind, err)
-		}
-		all[i] = typed(k, o)
-	}
-	return all, nil
+	all, _, err := c.ListAt(ctx, k, Select{Namespace: namespace, Labels: selector})
+	return all, err
 }
 
 // Delete removes an object. grace is in seconds; negative means the object's own.
@@ -140,6 +126,8 @@ func (c *Client) Problems(ctx context.Context) ([]string, error) {
 type LogOptions struct {
 	Container                string
 	Follow, Previous, Stamps bool
+	// Since leaves out what is older, to the second; 0 is all.
+	Since time.Duration
 	// Tail is how many lines from the end; negative means all.
 	Tail int
 }
@@ -157,6 +145,9 @@ func (c *Client) Logs(ctx context.Context, namespace, pod string, o LogOptions) 
 	set("timestamps", o.Stamps)
 	if o.Container != "" {
 		q.Set("container", o.Container)
+	}
+	if o.Since > 0 {
+		q.Set("sinceSeconds", strconv.Itoa(max(1, int(o.Since.Round(time.Second).Seconds()))))
 	}
 	if o.Tail >= 0 {
 		q.Set("tailLines", strconv.Itoa(o.Tail))

@@ -38,6 +38,14 @@ type column struct {
 
 // Write shows objects of one kind.
 func Write(w io.Writer, kind kinds.Kind, objects []kinds.Object, opt Options) error {
+	return (&Printer{}).Write(w, kind, objects, opt)
+}
+
+// Printer shows objects of one kind in several portions, whose columns stand below each other.
+type Printer struct{ width []int }
+
+// Write shows one portion.
+func (p *Printer) Write(w io.Writer, kind kinds.Kind, objects []kinds.Object, opt Options) error {
 	cols := shown(kind, opt)
 	rows := make([][]string, 0, len(objects)+1)
 	if !opt.NoHeaders {
@@ -54,7 +62,14 @@ func Write(w io.Writer, kind kinds.Kind, objects []kinds.Object, opt Options) er
 		}
 		rows = append(rows, row)
 	}
-	return Align(w, rows)
+	return p.Rows(w, rows)
+}
+
+// Rows shows one portion that is made already.
+func (p *Printer) Rows(w io.Writer, rows [][]string) error {
+	var err error
+	p.width, err = align(w, rows, p.width)
+	return err
 }
 
 // shown lists the columns for a kind under the options.
@@ -84,7 +99,12 @@ func shown(kind kinds.Kind, opt Options) []column {
 
 // Align writes rows in columns three spaces apart, the last one unpadded.
 func Align(w io.Writer, rows [][]string) error {
-	var width []int
+	_, err := align(w, rows, nil)
+	return err
+}
+
+// align starts from widths that columns have already, and gives those that they have then.
+func align(w io.Writer, rows [][]string, width []int) ([]int, error) {
 	for _, row := range rows {
 		for i, cell := range row {
 			if i == len(width) {
@@ -104,7 +124,7 @@ func Align(w io.Writer, rows [][]string) error {
 		b.WriteByte('\n')
 	}
 	_, err := io.WriteString(w, b.String())
-	return err
+	return width, err
 }
 
 // shownWidth is how many columns of a terminal a cell takes: colours take none.

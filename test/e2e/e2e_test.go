@@ -28,6 +28,7 @@ func onOneMesh(t *testing.T, bin string) {
 		testscript.Run(t, params(t, "mesh", bin, func(e *testscript.Env) error {
 			e.Setenv("STATE", c.State)
 			e.Setenv("INGRESS", c.IngressURL)
+			e.Setenv("FREE", localtest.FreePort(t))
 			return nil
 		}))
 	})

@@ -43,7 +43,9 @@ type node struct {
 type step struct {
 	field string
 	index int
-	kind  byte // f: field, i: index, *: all
+	kind  byte // f: field, i: index, *: all, r: everything below, s: slice, ?: filter
+	upto  *int // of a slice
+	test  *test
 }
 
 func (n node) write(b *strings.Builder, root, v any) {
@@ -77,6 +79,12 @@ func (n node) write(b *strings.Builder, root, v any) {
 }
 
 func (s step) from(v any) []any {
+	switch s.kind {
+	case 'r':
+		return append([]any{v}, below(v, 0)...)
+	case '?':
+		return s.test.admits(v)
+	}
 	switch v := v.(type) {
 	case map[string]any:
 		if s.kind == '*' {
@@ -92,6 +100,9 @@ func (s step) from(v any) []any {
 	case []any:
 		if s.kind == '*' {
 			return v
+		}
+		if s.kind == 's' {
+			return s.slice(v)
 		}
 		at := s.index
 		if at < 0 {
@@ -199,6 +210,17 @@ func steps(p string) (all []step, root bool, err error) {
 	for p != "" {
 		switch p[0] {
 		case '.':
+			if rest, ok := strings.CutPrefix(p, ".."); ok {
+				all = append(all, step{kind: 'r'})
+				p = rest
+				if !strings.HasPrefix(p, "[") {
+					p = "." + p
+				}
+				if p == "." {
+					return nil, false, fmt.Errorf("%s: a field's name is missing", whole)
+				}
+				continue
+			}
 			name, rest := field(p[1:])
 			switch {
 			case name == "*":
@@ -212,7 +234,7 @@ func steps(p string) (all []step, root bool, err error) {
 			}
 			p = rest
 		case '[':
-			end := strings.IndexByte(p, ']')
+			end := closed(p)
 			if end < 0 {
 				return nil, false, fmt.Errorf("%s: a [ is not closed", whole)
 			}
@@ -253,9 +275,15 @@ func subscript(s string) (step, error) {
 	if len(s) >= 2 && (s[0] == '\'' || s[0] == '"') && s[len(s)-1] == s[0] {
 		return step{kind: 'f', field: strings.ReplaceAll(s[1:len(s)-1], `\`, "")}, nil
 	}
+	if strings.HasPrefix(s, "?") {
+		return filter(s)
+	}
+	if from, to, ok := strings.Cut(s, ":"); ok {
+		return sliceOf(from, to)
+	}
 	i, err := strconv.Atoi(s)
 	if err != nil {
-		return step{}, fmt.Errorf("[%s] is neither an index, * nor a name in quotes: filters and slices are not known here, use -o json", s)
+		return step{}, fmt.Errorf("[%s] is neither an index, a slice, *, a name in quotes nor a filter", s)
 	}
 	return step{kind: 'i', index: i}, nil
 }

@@ -32,6 +32,16 @@ func TestExpand(t *testing.T) {
 		`{range .items[*]}{.metadata.name}{"\t"}{.spec.ready}{"\n"}{end}`: "a\t\nb\ttrue\n",
 		`{range .items[0].spec.ports[*]}{@.name}={.port};{end}!`:          "http=80;tls=443;!",
 		`{.items[0].spec.ports[0].*}`:                                     "http 80",
+		`{.items[?(@.metadata.name=="b")].spec.ready}`:                    "true",
+		`{.items[*].spec.ports[?(@.port>80)].name}`:                       "tls",
+		`{.items[*].spec.ports[?(@.name!='tls')].port}`:                   "80",
+		`{.items[?(@.spec.ready)].metadata.name}`:                         "b",
+		`{.items[?(@.metadata.name=="]x)")].metadata.name}`:               "",
+		`{.items[0:1].metadata.name}`:                                     "a",
+		`{.items[-1:].metadata.name}`:                                     "b",
+		`{.items[1:1].metadata.name}`:                                     "",
+		`{..port}`:                                                        "80 443",
+		`{.items..metadata.name}`:                                         "a b",
 		`{"}"}`:                                                           "}",
 		`plain`:                                                           "plain",
 	} {
@@ -39,7 +49,7 @@ func TestExpand(t *testing.T) {
 			t.Errorf("%s gives %q, %v, want %q", template, got, err, want)
 		}
 	}
-	for _, template := range []string{`{.a`, `{end}`, `{range .items[*]}x`, `{.items[?(@.a=="b")]}`, `{.a[}`, `{a}`, `{.a..b}`, `{"x}`} {
+	for _, template := range []string{`{.a`, `{end}`, `{range .items[*]}x`, `{.items[?(@.a==b)]}`, `{.items[?@.a]}`, `{.items[?(.a)]}`, `{.items[1:x]}`, `{.a[}`, `{a}`, `{.a..}`, `{"x}`} {
 		if got, err := jsonpath.Expand(template, value(t)); err == nil {
 			t.Errorf("%s gives %q, want an error", template, got)
 		}
@@ -47,6 +57,7 @@ func TestExpand(t *testing.T) {
 }
 
 func FuzzExpand(f *testing.F) {
+	f.Add(`{.items[?(@.a=="b")]..c[1:-1]}`)
 	f.Add(`{range .items[*]}{.metadata['name']}{"\n"}{end}{$.a[-1].*}`)
 	v := value(f)
 	f.Fuzz(func(_ *testing.T, template string) {
