@@ -24,6 +24,7 @@ type config struct {
 	trustedHops                   int
 	settle, grace                 time.Duration
 	readiness, metrics, admin     string
+	prometheus                    string
 }
 
 // parse reads arguments ("proxy router", as Istio's manifests write them, then flags) and environment.
@@ -59,6 +60,7 @@ func parse(args []string, env func(string) string, out io.Writer) (config, error
 	f.DurationVar(&c.grace, "grace", 30*time.Second, "how long requests may finish after that")
 	f.StringVar(&c.readiness, "readiness", fmt.Sprintf(":%d", mesh.PortReadiness), "where /healthz/ready is served")
 	f.StringVar(&c.metrics, "metrics", fmt.Sprintf(":%d", mesh.PortMetrics), "where /metrics and /stats/prometheus are served")
+	f.StringVar(&c.prometheus, "prometheus", ":15090", "where /stats/prometheus is served too, as at Envoy; empty: nowhere")
 	f.StringVar(&c.admin, "admin", fmt.Sprintf("127.0.0.1:%d", mesh.PortAdmin), "where the debug server listens; empty: nowhere")
 	if err := f.Parse(args); err != nil {
 		return c, err

@@ -98,6 +98,10 @@ func serve(ctx context.Context, c config, log *slog.Logger, levels *telemetry.Le
 	if err != nil {
 		return err
 	}
+	more, err := admin.Listen(ctx, "", c.prometheus, "")
+	if err != nil {
+		return errors.Join(err, debug.Close())
+	}
 	pages := admin.Config{
 		Name: "waypoint", Ready: ready, Metrics: promhttp.HandlerFor(registry, promhttp.HandlerOpts{EnableOpenMetrics: true}),
 		Levels: levels, Dump: admin.Value(func() any { return g.Dump() }), Quit: quit,
@@ -118,6 +122,9 @@ func serve(ctx context.Context, c config, log *slog.Logger, levels *telemetry.Le
 		return nil
 	})
 	group.Go("debug server", func(ctx context.Context) error { return admin.Run(ctx, pages, debug) })
+	if c.prometheus != "" {
+		group.Go("metrics", func(ctx context.Context) error { return admin.Run(ctx, pages, more) })
+	}
 	group.Go("gateway", func(failed context.Context) error {
 		defer end()
 		ctx, cancel := context.WithCancel(ctx)

@@ -172,7 +172,7 @@ func TestGatewayFromControlPlaneToDrain(t *testing.T) {
 	}))
 	defer app.Close()
 	at := netip.MustParseAddrPort(app.Listener.Addr().String())
-	port, ready, metrics, debug := freePort(t), freePort(t), freePort(t), freePort(t)
+	port, ready, metrics, debug, prom := freePort(t), freePort(t), freePort(t), freePort(t), freePort(t)
 	dir := t.TempDir()
 	token, root := filepath.Join(dir, "token"), filepath.Join(dir, "root.pem")
 	for file, b := range map[string][]byte{token: []byte("the-token\n"), root: p.ca.PEM()} {
@@ -186,6 +186,7 @@ func TestGatewayFromControlPlaneToDrain(t *testing.T) {
 	c, err := parse([]string{
 		"proxy", "router", "-token", token, "-root", root, "-settle", "50ms", "-grace", "10s",
 		"-readiness", fmt.Sprintf("127.0.0.1:%d", ready), "-metrics", fmt.Sprintf("127.0.0.1:%d", metrics), "-admin", fmt.Sprintf("127.0.0.1:%d", debug),
+		"-prometheus", fmt.Sprintf("127.0.0.1:%d", prom),
 	}, func(k string) string { return env[k] }, io.Discard)
 	if err != nil {
 		t.Fatal(err)
@@ -204,7 +205,9 @@ func TestGatewayFromControlPlaneToDrain(t *testing.T) {
 		&l7.Listener{Name: "l", Port: uint32(port), ServicePort: 80, Protocol: l7.Protocol_HTTP, Hosts: []string{"*"}, Bind: "127.0.0.1", Routes: "s"})
 	until(t, fmt.Sprintf("http://127.0.0.1:%d/healthz/ready", ready), 200, "ready")
 	until(t, base+"/", 200, "hello")
-	until(t, fmt.Sprintf("http://127.0.0.1:%d/stats/prometheus", metrics), 200, `destination_service="app.default.svc.cluster.local"`)
+	for _, p := range []int{metrics, prom} {
+		until(t, fmt.Sprintf("http://127.0.0.1:%d/stats/prometheus", p), 200, `destination_service="app.default.svc.cluster.local"`)
+	}
 
 	until(t, fmt.Sprintf("http://127.0.0.1:%d/config_dump", debug), 200, "app.default.svc.cluster.local")
 

@@ -121,7 +121,7 @@ func cutLine(b []byte) (line, rest []byte, ok bool) {
 func parseRequestLine(line []byte) (*http.Request, error) {
 	method, rest, ok := strings.Cut(string(line), " ")
 	target, proto, ok2 := strings.Cut(rest, " ")
-	if !ok || !ok2 || !token(method) || target == "" {
+	if !ok || !ok2 || !Token(method) || target == "" {
 		return nil, bad("request line")
 	}
 	req := &http.Request{Method: method, Proto: proto, ProtoMajor: 1, RequestURI: target}
@@ -148,7 +148,7 @@ func parseRequestLine(line []byte) (*http.Request, error) {
 
 func parseField(line []byte) (name, value string, err error) {
 	i := bytes.IndexByte(line, ':')
-	if i < 1 || !token(string(line[:i])) {
+	if i < 1 || !Token(string(line[:i])) {
 		return "", "", bad("header name") // also a folded line, and a blank before the colon
 	}
 	v := bytes.Trim(line[i+1:], " \t")
@@ -235,7 +235,8 @@ func parseLength(s string) (int64, error) {
 	return n, nil
 }
 
-func token(s string) bool {
+// Token reports whether a string can be a method or the name of a header (RFC 9110, 5.6.2).
+func Token(s string) bool {
 	if s == "" {
 		return false
 	}

@@ -235,7 +235,7 @@ func (s *Server) serveH2(ctx context.Context, nc, key net.Conn, info *Info) {
 	if !s.track(key, func() {}) {
 		return
 	}
-	s.h2.ServeConn(nc, &http2.ServeConnOpts{
+	s.h2.ServeConn(withBudget(nc, time.Now), &http2.ServeConnOpts{
 		Context: context.WithValue(ctx, infoKey{}, info), BaseConfig: s.base, Handler: s.Handler,
 	})
 }

@@ -75,6 +75,9 @@ func (p *Relay) answer(w http.ResponseWriter, r *http.Request, info *listen.Info
 	if r.Method == http.MethodConnect {
 		return nil, &filter.Failure{Status: http.StatusMethodNotAllowed, Details: "connect_not_served"}
 	}
+	if err := sane(r); err != nil {
+		return nil, err
+	}
 	scheme := "http"
 	if info.TLS != nil {
 		scheme = "https"

@@ -194,7 +194,9 @@ func TestBrokenResourcesAreRefused(t *testing.T) {
 		"big port":        {Protocol: l7.Protocol_HTTP, Port: 70000},
 		"bad bind":        {Protocol: l7.Protocol_HTTP, Port: 80, Bind: "x"},
 		"no secret":       {Protocol: l7.Protocol_HTTPS, Port: 443},
-		"not for a proxy": {Protocol: l7.Protocol_TCP, Port: 80},
+		"not for a proxy": {Protocol: l7.Protocol_HBONE, Port: 80},
+		"bad subnet":      {Protocol: l7.Protocol_TCP, Port: 80, Streams: []*l7.StreamRule{{Matches: []*l7.StreamMatch{{DestinationSubnets: []string{"10.0.0.0/33"}}}}}},
+		"no secret, TLS":  {Protocol: l7.Protocol_TLS_TERMINATE, Port: 443},
 	} {
 		if b.SetListener(l) == nil {
 			t.Errorf("%s: taken", name)
