@@ -81,7 +81,11 @@ func (a *agent) reconcile(ctx context.Context, k objects.Key) (again time.Durati
 		}
 		have = &captured{ns: space, seen: true}
 	}
-	return 0, a.enroll(ctx, pod, pod.IPs, have)
+	have.running = true
+	if err := a.enroll(ctx, pod, pod.IPs, have); err != nil || have.cuts == 0 {
+		return 0, err
+	}
+	return a.conf.LeaveAfter, nil
 }
 
 // keep asks proxies to keep a pod that an earlier agent enrolled and whose namespace is not found: dropped, it would lose its
@@ -115,8 +119,9 @@ func (a *agent) newer(ctx context.Context, have *captured) (bool, error) {
 	return err == nil && now.UID == have.pod.UID, err
 }
 
-// enroll captures a pod: the proxy's listeners first, for a pod that runs must find them once its rules are there, then the
-// rules, whatever became of the proxy, then the exemption of probes, then the word to everybody.
+// enroll captures a pod: the proxy's listeners first, for a pod that runs must find them once its rules are there, and the
+// exemption of probes, which must not come upon the proxy; then the rules, whatever became of the proxy, then the word to
+// everybody.
 // A namespace that was not captured before becomes the agent's.
 func (a *agent) enroll(ctx context.Context, pod objects.Pod, ips []netip.Addr, have *captured) error {
 	start := time.Now()
@@ -136,12 +141,17 @@ func (a *agent) enroll(ctx context.Context, pod objects.Pod, ips []netip.Addr, h
 	}
 	a.pods.keep(pod.Key, "")
 	told := a.tell(have)
+	exempted := a.exempt(have, told)
 	if err := a.redirect(pod, have, tampered); err != nil {
 		have.whole = false
-		return errors.Join(fmt.Errorf("redirect pod %s: %w", pod.Key, err), told)
+		return errors.Join(fmt.Errorf("redirect pod %s: %w", pod.Key, err), told, exempted)
 	}
-	if err := a.complete(ctx, have, told); err != nil {
-		if errors.Is(err, zds.ErrNoProxy) && have.whole {
+	err = errors.Join(told, exempted)
+	if err == nil {
+		err = a.annotate(ctx, pod, mesh.RedirectionEnabled)
+	}
+	if err != nil {
+		if errors.Is(told, zds.ErrNoProxy) && have.whole && exempted == nil {
 			return nil // a proxy that comes back is told of every pod
 		}
 		have.whole = false
@@ -173,11 +183,22 @@ func (a *agent) tell(c *captured) error {
 // redirect makes the kernel hold the pod's rules.
 func (a *agent) redirect(pod objects.Pod, have *captured, tampered bool) error {
 	diff, err := redirect.Differences(have.ns, have.rules)
-	if err != nil || len(diff) == 0 {
+	if err != nil {
+		return err
+	}
+	if len(diff) == 0 {
+		a.cutPast(have)
+		return nil
+	}
+	if err := a.forgetOld(have); err != nil {
 		return err
 	}
 	if err := redirect.Apply(have.ns, have.rules); err != nil {
 		return err
+	}
+	if have.running {
+		have.cuts = cutTries
+		a.cutPast(have)
 	}
 	if tampered {
 		a.log.Warn("rules of a pod were changed and are repaired", "pod", pod.Key.String(), "difference", diff)
@@ -185,19 +206,45 @@ func (a *agent) redirect(pod objects.Pod, have *captured, tampered bool) error {
 	return nil
 }
 
-// complete does what follows once the rules are there. told is what became of handing the pod to the proxy.
-func (a *agent) complete(ctx context.Context, c *captured, told error) error {
+// forgetOld makes the kernel judge every connection of a running pod anew that was not captured before.
+func (a *agent) forgetOld(c *captured) error {
+	if !c.running {
+		return nil
+	}
+	if ours, err := redirect.Captured(c.ns); err != nil || ours {
+		return err
+	}
+	return redirect.ForgetOld(c.ns)
+}
+
+// cutTries is how often connections that go past new rules are looked for: one may only just be made when they come.
+const cutTries = 2
+
+// cutPast ends the connections that a pod had before its rules: what is said of a captured pod must be true of all of them.
+func (a *agent) cutPast(c *captured) {
+	if c.cuts == 0 {
+		return
+	}
+	c.cuts--
+	ended, err := redirect.CutPast(c.ns, !c.options.BypassInbound)
+	if err != nil {
+		a.log.Warn("connections from before the pod's capture may go on until they end", "pod", c.pod.Key.String(), "error", err)
+	}
+	if len(ended) > 0 {
+		a.log.Info("connections from before the pod's capture were ended", "pod", c.pod.Key.String(), "connections", len(ended))
+	}
+}
+
+// exempt lets the probes of a pod pass. told is what became of handing the pod to the proxy: a pod that never had one is not
+// ready, and its probes say so; those of a pod that was whole once go on, whatever its proxy does.
+func (a *agent) exempt(c *captured, told error) error {
 	if told != nil && !c.whole && c.pod.Annotations[mesh.AnnotationRedirection] != mesh.RedirectionEnabled {
-		return told
+		return nil
 	}
-	// The probes of a pod that was whole once go on, whatever its proxy does.
 	if err := a.probes.Add(c.ips...); err != nil {
-		return errors.Join(told, fmt.Errorf("probes of pod %s: %w", c.pod.Key, err))
+		return fmt.Errorf("probes of pod %s: %w", c.pod.Key, err)
 	}
-	if told != nil {
-		return told
-	}
-	return a.annotate(ctx, c.pod, mesh.RedirectionEnabled)
+	return nil
 }
 
 // annotate tells everybody how far a pod is, unless the pod says so already.
@@ -231,8 +278,14 @@ func (a *agent) release(ctx context.Context, c *captured, why string) (again tim
 		c.relaxed, c.leaving = true, time.Now().Add(a.conf.LeaveAfter)
 		return a.conf.LeaveAfter, nil
 	}
+	if _, err := redirect.CutCaptured(c.ns); err != nil {
+		a.log.Warn("connections that a pod's proxy has in hand may not notice that it leaves the mesh", "pod", c.pod.Key.String(), "error", err)
+	}
 	if err := redirect.Remove(c.ns); err != nil {
 		return 0, fmt.Errorf("release pod %s: %w", c.pod.Key, err)
+	}
+	if err := redirect.ForgetCaptured(c.ns); err != nil {
+		a.log.Warn("tracked connections of a pod that left the mesh are kept until they time out", "pod", c.pod.Key.String(), "error", err)
 	}
 	if err := a.forget(c); err != nil {
 		return 0, err

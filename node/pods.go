@@ -18,9 +18,11 @@ type captured struct {
 	options capture.Pod
 	rules   capture.Rules
 	whole   bool      // also at the proxy, exempted and annotated
+	running bool      // its programs may have connections from before
 	seen    bool      // the watch has shown this very pod
 	leaving time.Time // when the next step is due, if it leaves the mesh
 	relaxed bool      // nothing new is captured, as a step of leaving
+	cuts    int       // how often to look yet for connections that go past the rules
 }
 
 // pods are the captured pods of the node, each worked on by one goroutine at a time.

@@ -1,6 +1,7 @@
 package link
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 
@@ -18,6 +19,17 @@ func AddAddr(ns *netns.Namespace, name string, addr netip.Prefix) error {
 			a.Flags = unix.IFA_F_NODAD
 		}
 		return h.AddrReplace(l, a)
+	})
+}
+
+// DeleteAddr takes an address from an interface.
+func DeleteAddr(ns *netns.Namespace, name string, addr netip.Prefix) error {
+	return onLink(ns, fmt.Sprintf("delete address %s of interface", addr), name, func(h *netlink.Handle, l netlink.Link) error {
+		err := h.AddrDel(l, &netlink.Addr{IPNet: ipNet(addr)})
+		if errors.Is(err, unix.EADDRNOTAVAIL) {
+			return nil
+		}
+		return err
 	})
 }
 

@@ -55,6 +55,13 @@ func host32(v uint32) []byte { return binary.NativeEndian.AppendUint32(nil, v) }
 // TCP matches TCP segments.
 func TCP() Match { return proto("tcp", unix.IPPROTO_TCP) }
 
+// SYN matches the first segment of a TCP connection; after TCP.
+func SYN() Match {
+	const offset, fin, syn, rst, ack = 13, 1, 2, 4, 16
+	return Match{text: "tcp flags & (fin | syn | rst | ack) == syn", build: masked(
+		&expr.Payload{DestRegister: reg, Base: expr.PayloadBaseTransportHeader, Offset: offset, Len: 1}, false, []byte{syn}, []byte{fin | syn | rst | ack})}
+}
+
 // UDP matches UDP datagrams.
 func UDP() Match { return proto("udp", unix.IPPROTO_UDP) }
 

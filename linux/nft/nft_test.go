@@ -63,7 +63,7 @@ func everything() nft.Table {
 			nft.If().Then(nft.Drop()),
 		}},
 		{Name: "tcp", Rules: []nft.Rule{
-			nft.If(nft.TCP(), nft.Dport(1)).Then(nft.RejectReset()),
+			nft.If(nft.TCP(), nft.SYN(), nft.Dport(1)).Then(nft.RejectReset()),
 			nft.If().Then(nft.Return()),
 		}},
 	}}

@@ -64,6 +64,8 @@ func families(v6 bool) []bool {
 	return []bool{false}
 }
 
+// nat redirects connections by their first segment. Without a conntrack entry the kernel takes a later one for the first as
+// well, of a connection from before the rules, or whose entry was lost: sent elsewhere, neither end would ever hear of it again.
 func nat(p Pod) nft.Table {
 	notProxy := nft.NotMark(mesh.Mark, mesh.MarkMask)
 	pre := nft.Chain{Name: "prerouting", Type: nft.NAT, Hook: nft.Prerouting, Priority: nft.PriorityDNAT}
@@ -73,7 +75,7 @@ func nat(p Pod) nft.Table {
 	}
 	for name := range strings.SplitSeq(p.Virtual, ",") {
 		if name != "" {
-			pre.Rules = append(pre.Rules, nft.If(nft.InIface(name), nft.TCP()).Then(nft.Redirect(mesh.PortOutbound)).Comment("virtual machine"))
+			pre.Rules = append(pre.Rules, nft.If(nft.InIface(name), nft.TCP(), nft.SYN()).Then(nft.Redirect(mesh.PortOutbound)).Comment("virtual machine"))
 		}
 	}
 	if !p.BypassInbound {
@@ -81,7 +83,7 @@ func nat(p Pod) nft.Table {
 			return nft.If(nft.Saddr(probe), nft.TCP()).Then(nft.Accept()).Comment("kubelet probes")
 		})
 		each(&pre, func(loopback, _ netip.Prefix) nft.Rule {
-			return nft.If(nft.NotDaddr(loopback), nft.TCP(), nft.NotDport(mesh.PortHBONE), notProxy).
+			return nft.If(nft.NotDaddr(loopback), nft.TCP(), nft.SYN(), nft.NotDport(mesh.PortHBONE), notProxy).
 				Then(nft.Redirect(mesh.PortPlaintext)).Comment("inbound")
 		})
 	}
@@ -92,7 +94,7 @@ func nat(p Pod) nft.Table {
 		out.Rules = append(out.Rules, nft.If(nft.NotOutIface("lo"), nft.UDP(), nft.Dport(dnsPort), notProxy).
 			Then(nft.Redirect(mesh.PortDNS)).Comment("DNS"))
 		each(&out, func(loopback, _ netip.Prefix) nft.Rule {
-			return nft.If(nft.NotDaddr(loopback), nft.TCP(), nft.Dport(dnsPort), notProxy).
+			return nft.If(nft.NotDaddr(loopback), nft.TCP(), nft.SYN(), nft.Dport(dnsPort), notProxy).
 				Then(nft.Redirect(mesh.PortDNS)).Comment("DNS")
 		})
 	}
@@ -102,7 +104,7 @@ func nat(p Pod) nft.Table {
 		return nft.If(nft.NotDaddr(loopback), nft.OutIface("lo")).Then(nft.Accept()).Comment("the pod to itself")
 	})
 	each(&out, func(loopback, _ netip.Prefix) nft.Rule {
-		return nft.If(nft.NotDaddr(loopback), nft.TCP(), notProxy).Then(nft.Redirect(mesh.PortOutbound)).Comment("outbound")
+		return nft.If(nft.NotDaddr(loopback), nft.TCP(), nft.SYN(), notProxy).Then(nft.Redirect(mesh.PortOutbound)).Comment("outbound")
 	})
 	return nft.Table{Family: nft.INet, Name: "istio-ambient-nat", Chains: []nft.Chain{pre, out}}
 }
