@@ -18,7 +18,7 @@ import (
 // How often it is found out what is in force where.
 const (
 	forceEvery = 100 * time.Millisecond // at most
-	forceLooks = time.Second            // at least: what lags is known by time alone
+	forceLooks = time.Second            // while something lags: how long is known by time alone
 	// forceGrace is how long a proxy may lag before it is told: each change takes a moment, and proxies come and go.
 	forceGrace = 3 * time.Second
 )
@@ -68,26 +68,36 @@ func (f *forcing) run(ctx context.Context, xds *server.Server[source.Caller]) er
 			}
 		}
 	})()
-	tick := time.NewTicker(forceLooks)
-	defer tick.Stop()
-	pause := time.NewTimer(0)
-	defer pause.Stop()
+	if t, ok := f.c.conf.Objects.(interface{ OnProblem(func()) }); ok {
+		t.OnProblem(func() { signal(f.wake) })
+	}
 	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-pause.C:
-		}
 		f.judge(time.Now())
 		f.tellStale()
-		pause.Reset(forceEvery)
-		select {
-		case <-ctx.Done():
+		if !sleep(ctx, nil, forceEvery) {
 			return nil
-		case <-f.wake:
-		case <-tick.C:
+		}
+		wait := forceLooks
+		if len(f.lags) == 0 {
+			wait = time.Hour // nothing happens unless it is told
+		}
+		if !sleep(ctx, f.wake, wait) {
+			return nil
 		}
 	}
+}
+
+// sleep waits for a time or until woken; false means that ctx has ended.
+func sleep(ctx context.Context, wake <-chan struct{}, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-wake:
+	case <-t.C:
+	}
+	return true
 }
 
 // judge brings what is told up to date.

@@ -4,7 +4,10 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"maps"
 	"net"
+	"slices"
+	"sync"
 	"testing/synctest"
 
 	"google.golang.org/grpc"
@@ -25,16 +28,25 @@ type subscriber struct {
 	stream grpc.ClientStream
 	end    func()
 
+	mu    sync.Mutex                   // guards below
 	held  map[string]map[string]string // by type: versions by name
 	bytes map[string]int               // by type, since the last settle
 	sent  map[string][]string          // by type: names of resources since the last settle
 	gone  map[string][]string
 	order []string // types, in order of arrival
 	nack  func(*delta.Response) string
+	// slow delays each answer; heard is told of each response before it. May be nil.
+	slow  func()
+	heard func(*delta.Response)
 }
 
 // subscribe opens a stream and subscribes to all policies and addresses; had are the versions of an earlier stream.
 func (v *virtual) subscribe(token, node string, had ...map[string]map[string]string) *subscriber {
+	v.t.Helper()
+	return v.subscribeWith(&subscriber{}, token, node, had...)
+}
+
+func (v *virtual) subscribeWith(s *subscriber, token, node string, had ...map[string]map[string]string) *subscriber {
 	v.t.Helper()
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM([]byte(v.cluster.roots("istio-system")))
@@ -51,7 +63,7 @@ func (v *virtual) subscribe(token, node string, had ...map[string]map[string]str
 	if err != nil {
 		v.t.Fatal(err)
 	}
-	s := &subscriber{v: v, stream: stream, held: map[string]map[string]string{}}
+	s.v, s.stream, s.held = v, stream, map[string]map[string]string{}
 	s.reset()
 	for _, url := range []string{mesh.TypeAuthorization, mesh.TypeAddress} {
 		s.held[url] = map[string]string{}
@@ -87,6 +99,8 @@ func (v *virtual) subscribe(token, node string, had ...map[string]map[string]str
 }
 
 func (s *subscriber) reset() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.bytes, s.sent, s.gone, s.order = map[string]int{}, map[string][]string{}, map[string][]string{}, nil
 }
 
@@ -97,7 +111,14 @@ func (s *subscriber) say(r *delta.Request) {
 }
 
 func (s *subscriber) take(r *delta.Response) {
+	if s.heard != nil {
+		s.heard(r)
+	}
+	if s.slow != nil {
+		s.slow()
+	}
 	url := r.GetTypeUrl()
+	s.mu.Lock()
 	s.order = append(s.order, url)
 	s.bytes[url] += proto.Size(r)
 	answer := &delta.Request{TypeUrl: url, ResponseNonce: r.GetNonce()}
@@ -114,7 +135,15 @@ func (s *subscriber) take(r *delta.Response) {
 		delete(s.held[url], name)
 		s.gone[url] = append(s.gone[url], name)
 	}
+	s.mu.Unlock()
 	_ = s.stream.SendMsg(answer) // a stream that has ended tells so by itself
+}
+
+// names are those of the resources that it holds of a type.
+func (s *subscriber) names(url string) []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Sorted(maps.Keys(s.held[url]))
 }
 
 // settle waits until there is nothing more to say, in a bubble.

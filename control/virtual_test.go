@@ -40,7 +40,7 @@ type memory struct {
 
 func ref(r source.Ref) string { return r.Kind.Resource() + "/" + r.Key }
 
-func newMemory(t *testing.T, text string) *memory {
+func newMemory(t testing.TB, text string) *memory {
 	m := &memory{store: source.NewStore(), all: map[string]kinds.Object{}, status: map[string]kinds.Object{}}
 	m.put(t, text)
 	return m
@@ -165,14 +165,14 @@ func callers() tokens {
 
 // virtual is a control plane over memory, for use in a bubble of virtual time.
 type virtual struct {
-	t       *testing.T
+	t       testing.TB
 	cluster *memory
 	xds     *memnet.Listener
 	monitor *memnet.Listener
 	stop    func()
 }
 
-func startVirtual(t *testing.T, m *memory, change func(*control.Config)) *virtual {
+func startVirtual(t testing.TB, m *memory, change func(*control.Config)) *virtual {
 	t.Helper()
 	v := &virtual{t: t, cluster: m, xds: memnet.Listen("10.0.0.1:15012"), monitor: memnet.Listen("10.0.0.1:15014")}
 	conf := control.Config{
@@ -184,7 +184,8 @@ func startVirtual(t *testing.T, m *memory, change func(*control.Config)) *virtua
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- control.New(conf).Run(ctx) }()
+	plane := control.New(conf)
+	go func() { done <- plane.Run(ctx) }()
 	v.stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {

@@ -39,6 +39,7 @@ type Source struct {
 	hanging map[string]chan struct{} // reads that do not end, by path; owned by Run
 
 	mu      sync.Mutex          // guards below
+	tell    func()              // that there are other problems
 	files   map[string]*content // by path below dir; those with something in force
 	owners  map[id]string       // which file an object is from
 	refused map[string]Refusal  // by path
@@ -90,7 +91,7 @@ func Open(c Config) (*Source, error) {
 	}
 	return &Source{
 		conf: config{kept(c.Kept), c.Log, c.Read}, dir: dir, store: source.NewStore(),
-		files: map[string]*content{}, owners: map[id]string{}, refused: map[string]Refusal{}, hanging: map[string]chan struct{}{},
+		tell: func() {}, files: map[string]*content{}, owners: map[id]string{}, refused: map[string]Refusal{}, hanging: map[string]chan struct{}{},
 	}, nil
 }
 
@@ -129,6 +130,13 @@ func (s *Source) Problems() []source.Problem {
 		out = append(out, p)
 	}
 	return out
+}
+
+// OnProblem has f called whenever there are other problems than before. It must not block nor call back.
+func (s *Source) OnProblem(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.tell = f
 }
 
 // isObjectFile tells the files that count from temporary ones.

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/ambit-mesh/ambit/control/source/kinds"
 )
@@ -30,6 +31,14 @@ func important(c *content) bool {
 	return false
 }
 
+// printable is r, or a mark where YAML would not have it even in a comment.
+func printable(r rune) rune {
+	if r == unicode.ReplacementChar || !unicode.IsPrint(r) {
+		return '?'
+	}
+	return r
+}
+
 // save keeps what is in force of a file, with a word about why.
 func (k kept) save(name string, c *content, why string) error {
 	if k == "" {
@@ -38,7 +47,7 @@ func (k kept) save(name string, c *content, why string) error {
 	var out bytes.Buffer
 	fmt.Fprintf(&out, "# What %q said when it was good.\n", name)
 	for line := range strings.Lines(why) {
-		fmt.Fprintf(&out, "# %s\n", strings.TrimSpace(line))
+		fmt.Fprintf(&out, "# %s\n", strings.Map(printable, strings.TrimSpace(line)))
 	}
 	for _, i := range slices.SortedFunc(maps.Keys(c.objects), func(a, b id) int { return strings.Compare(a.resource+a.key, b.resource+b.key) }) {
 		o := c.objects[i].object

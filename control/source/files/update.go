@@ -49,7 +49,7 @@ func (s *Source) update(looks []look) map[string]next {
 			}
 		case c == nil: // gone
 			s.replaceLocked(&w, name, &content{})
-			delete(s.refused, name)
+			s.goodLocked(name)
 			s.keepLocked(name, nil, "")
 		case s.takesAwayLocked(name, c) && now.Before(written[name].Add(calm)):
 			again[name] = next{written[name].Add(calm), written[name]}
@@ -307,6 +307,7 @@ func (s *Source) refuseLocked(r Refusal) {
 		s.conf.Log.Error("file refused, what it said before stays in force", "file", r.File, "why", r.Err.Error())
 	}
 	s.refused[r.File] = r
+	s.tell()
 }
 
 func (s *Source) good(name string) {
@@ -317,7 +318,8 @@ func (s *Source) good(name string) {
 
 func (s *Source) goodLocked(name string) {
 	if _, was := s.refused[name]; was {
-		s.conf.Log.Info("file is good again", "file", name)
+		s.conf.Log.Info("file is good again, or gone", "file", name)
 		delete(s.refused, name)
+		s.tell()
 	}
 }
