@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"net/http"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
@@ -12,7 +13,9 @@ import (
 
 	"github.com/ambit-mesh/ambit/internal/testkit/fakeztunnel"
 	"github.com/ambit-mesh/ambit/internal/testkit/plugin"
+	"github.com/ambit-mesh/ambit/linux/nft"
 	"github.com/ambit-mesh/ambit/mesh"
+	"github.com/ambit-mesh/ambit/node/internal/capture"
 )
 
 // CN-02: the plugin is killed at 20 moments of ADD; the next try gives the full state and the pod's end a clean one.
@@ -68,7 +71,10 @@ func TestNothingStaysOfManyPods(t *testing.T) {
 		must(t, err)
 		return runtime.NumGoroutine(), len(all)
 	}
-	const rounds = 100
+	rounds := 100
+	if os.Getenv("FAULTS") == "long" {
+		rounds = 10_000
+	}
 	for i := range rounds {
 		p.Metadata.UID = fmt.Sprint("u", i)
 		if i > 0 {
@@ -84,6 +90,14 @@ func TestNothingStaysOfManyPods(t *testing.T) {
 		if i == 10 { // connections to the API are open by now
 			goroutines, fds = count()
 		}
+	}
+	for _, set := range []string{capture.ProbesV4, capture.ProbesV6} {
+		if all, err := nft.Addrs(nil, capture.Host(nil), set); err != nil || len(all) > 0 {
+			t.Errorf("CN-09: %s holds %v, %v", set, all, err)
+		}
+	}
+	if names, err := nft.Names(nil); err != nil || len(names) != 2 {
+		t.Errorf("CN-09: tables of the node: %v, %v", names, err)
 	}
 	const connections = 16 // of the API's client and server, at most, with their goroutines; a leak would be one for each pod
 	wait(t, fmt.Sprintf("CN-09: goroutines and descriptors as before, %d and %d", goroutines, fds), func() bool {
