@@ -286,6 +286,11 @@ func TestBadCalls(t *testing.T) {
 			}
 		}
 	}
+	for _, command := range []string{"STATUS", "GC"} { // a node is not unready because the agent is away
+		if out, err := run(command, `{"cniVersion":"1.1.0","name":"net","type":"istio-cni","cni.dev/valid-attachments":[]}`); err != nil {
+			t.Errorf("%s = %v, %s", command, err, out)
+		}
+	}
 	if out, err := run("VERSION", `{"cniVersion":"1.0.0"}`); err != nil || !bytes.Contains([]byte(out), []byte("1.0.0")) {
 		t.Errorf("VERSION = %q, %v", out, err)
 	}
