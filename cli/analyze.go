@@ -228,9 +228,12 @@ func (l *look) tell(found []analyze.Message, f analyzeFlags, elsewhere int) erro
 	}
 	p := newPaint(l.env.Out)
 	for _, m := range found {
-		text := m.String()
 		word := m.Level.String()
-		fmt.Fprintln(l.env.Out, map[analyze.Level]func(string) string{analyze.Error: p.bad, analyze.Warning: p.warn, analyze.Info: p.faint}[m.Level](word)+strings.TrimPrefix(text, word))
+		tone := map[analyze.Level]func(string) string{analyze.Error: p.bad, analyze.Warning: p.warn, analyze.Info: p.faint}[m.Level]
+		fmt.Fprintln(l.env.Out, tone(word)+strings.TrimPrefix(m.Line(), word))
+		if m.Hint != "" {
+			fmt.Fprintln(l.env.Out, p.faint("    → "+m.Hint))
+		}
 	}
 	what := "namespace " + l.namespace
 	switch {

@@ -56,7 +56,7 @@ func runDemo(ctx context.Context, env Env, keep bool, port int) (err error) {
 	}()
 	state := filepath.Join(dir, "cluster")
 	api := client.New(state)
-	w := demo.New(demo.Config{Out: env.Out, Color: colored(env.Out), API: api, Exec: podExec(api, dir)})
+	w := demo.New(demo.Config{Out: env.Out, Color: colored(env.Out), API: api, Exec: podExec(api, dir), Ambit: inProcess(env, state)})
 	var cl *local.Cluster
 	err = w.Step(ctx, "Start a cluster of three nodes: one control plane, two workers", func(ctx context.Context) error {
 		var err error
@@ -106,6 +106,16 @@ func clusterLog(state string) string {
 func colored(out io.Writer) bool {
 	f, ok := out.(*os.File)
 	return ok && client.IsTerminal(f) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
+}
+
+// inProcess runs command lines on a cluster, as if they had been typed.
+func inProcess(env Env, state string) func(context.Context, string, ...string) (string, int) {
+	return func(ctx context.Context, in string, args ...string) (string, int) {
+		var out strings.Builder
+		words := append(slices.Clone(args), "--state", state)
+		code := Run(ctx, Env{In: strings.NewReader(in), Out: &out, Err: &out, Version: env.Version}, words)
+		return out.String(), code
+	}
 }
 
 // podExec runs programs in a Deployment's first running pod and collects their output.

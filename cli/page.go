@@ -76,20 +76,21 @@ func wrap(text string, width int) []string {
 	}
 	var parts []string
 	line := ""
-	for _, word := range strings.Split(text, " ") {
+	for i, word := range strings.Split(text, " ") {
 		room := width
 		if len(parts) > 0 {
 			room -= 2
 		}
-		if line != "" && utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) > room {
+		if i == 0 {
+			line = word
+			continue
+		}
+		if utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) > room {
 			parts = append(parts, line)
 			line = word
 			continue
 		}
-		if line != "" {
-			line += " "
-		}
-		line += word
+		line += " " + word
 	}
 	return append(parts, line)
 }

@@ -52,6 +52,12 @@ type Message struct {
 	line      int
 }
 
+// Line is the finding without its remedy.
+func (m Message) Line() string {
+	m.Hint = ""
+	return m.String()
+}
+
 func (m Message) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s [%s] ", m.Level, m.Code)

@@ -43,10 +43,7 @@ func standard(g *networkingv1.Gateway) bool {
 func (a *analysis) gatewayPorts(l kinds.Located, g *networkingv1.Gateway, pods []pod) {
 	open, served := map[uint32]bool{}, false
 	for _, p := range pods {
-		for _, s := range a.services {
-			if s.Namespace != p.namespace || len(s.Spec.Selector) == 0 || !within(s.Spec.Selector, p.labels) {
-				continue
-			}
+		for _, s := range a.behind(p) {
 			served = true
 			for _, port := range s.Spec.Ports {
 				open[uint32(port.Port)] = true

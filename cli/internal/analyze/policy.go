@@ -295,10 +295,7 @@ func (a *analysis) meant(port string, pods []pod) string {
 				}
 			}
 		}
-		for _, s := range a.services {
-			if s.Namespace != p.namespace || len(s.Spec.Selector) == 0 || !within(s.Spec.Selector, p.labels) {
-				continue
-			}
+		for _, s := range a.behind(p) {
 			for _, sp := range s.Spec.Ports {
 				target := sp.TargetPort.IntValue()
 				switch {

@@ -48,10 +48,7 @@ func (a *analysis) portNames(l kinds.Located, s *corev1.Service) {
 func (a *analysis) shared(p pod) {
 	protocols := map[int32]map[string][]string{} // port → protocol → services
 	targets := map[string]map[int32]string{}     // target → port → service
-	for _, s := range a.services {
-		if s.Namespace != p.namespace || len(s.Spec.Selector) == 0 || !within(s.Spec.Selector, p.labels) {
-			continue
-		}
+	for _, s := range a.behind(p) {
 		for _, port := range s.Spec.Ports {
 			protocol, target := string(port.Protocol), port.TargetPort.String()
 			if protocol == "" {

@@ -24,6 +24,8 @@ type world struct {
 	all        []kinds.Located
 	namespaces map[string]*corev1.Namespace
 	pods       []pod
+	podsBy     map[string][]int // places in pods, by namespace and label, or by either
+	servicesIn map[string][]*corev1.Service
 	services   map[string]*corev1.Service // by host name
 	entries    map[string]*networkingv1.ServiceEntry
 	gateways   map[string]*networkingv1.Gateway
@@ -57,7 +59,7 @@ func know(in Input) world {
 		live: in.Live, all: slices.Clone(in.Objects),
 		namespaces: map[string]*corev1.Namespace{}, services: map[string]*corev1.Service{}, entries: map[string]*networkingv1.ServiceEntry{},
 		gateways: map[string]*networkingv1.Gateway{}, waypoints: map[string]*gatewayv1.Gateway{}, secrets: map[string]*corev1.Secret{},
-		accounts: map[string]bool{}, rules: map[string][]string{},
+		accounts: map[string]bool{}, rules: map[string][]string{}, podsBy: map[string][]int{}, servicesIn: map[string][]*corev1.Service{},
 	}
 	slices.SortStableFunc(w.all, func(a, b kinds.Located) int { return strings.Compare(keyOf(a.Object), keyOf(b.Object)) })
 	for _, l := range w.all {
@@ -74,6 +76,7 @@ func (w *world) learn(l kinds.Located) {
 		w.namespaces[o.Name] = o
 	case *corev1.Service:
 		w.services[fqdn(o.Name, o.Namespace)] = o
+		w.servicesIn[o.Namespace] = append(w.servicesIn[o.Namespace], o)
 	case *corev1.Secret:
 		w.secrets[keyOf(o)] = o
 	case *corev1.ServiceAccount:
@@ -93,6 +96,13 @@ func (w *world) learn(l kinds.Located) {
 		}
 	}
 	if p, ok := podOf(l); ok {
+		keys := []string{p.namespace + " "}
+		for k, v := range p.labels {
+			keys = append(keys, p.namespace+" "+k+"="+v, " "+k+"="+v)
+		}
+		for _, key := range keys {
+			w.podsBy[key] = append(w.podsBy[key], len(w.pods))
+		}
 		w.pods = append(w.pods, p)
 		w.accounts[p.namespace+"/"+cmp.Or(p.spec.ServiceAccountName, "default")] = true
 	}
@@ -127,10 +137,31 @@ func podOf(l kinds.Located) (pod, bool) {
 
 // selected are the pods behind a selector: in namespace, or anywhere if that is "".
 func (w *world) selected(selector map[string]string, namespace string) []pod {
+	if len(selector) == 0 && namespace == "" {
+		return slices.Clone(w.pods)
+	}
+	places, first := w.podsBy[namespace+" "], true
+	for k, v := range selector {
+		if with := w.podsBy[namespace+" "+k+"="+v]; first && namespace == "" || len(with) < len(places) {
+			places = with
+		}
+		first = false
+	}
 	var some []pod
-	for _, p := range w.pods {
-		if (namespace == "" || p.namespace == namespace) && within(selector, p.labels) {
-			some = append(some, p)
+	for _, i := range places {
+		if within(selector, w.pods[i].labels) {
+			some = append(some, w.pods[i])
+		}
+	}
+	return some
+}
+
+// behind are the services that select a pod.
+func (w *world) behind(p pod) []*corev1.Service {
+	var some []*corev1.Service
+	for _, s := range w.servicesIn[p.namespace] {
+		if len(s.Spec.Selector) > 0 && within(s.Spec.Selector, p.labels) {
+			some = append(some, s)
 		}
 	}
 	return some

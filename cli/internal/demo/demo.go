@@ -20,6 +20,8 @@ type Config struct {
 	API   *client.Client
 	// Exec runs a program in the first pod of a Deployment and gives its output and exit status.
 	Exec func(ctx context.Context, namespace, deployment string, argv ...string) (string, int, error)
+	// Ambit runs a command line of ambit on the walk's cluster, with in as its input, and gives its output and exit status.
+	Ambit func(ctx context.Context, in string, args ...string) (string, int)
 	// Ingress is the address of the ingress gateway on this machine.
 	Ingress string
 }
@@ -77,8 +79,9 @@ func (w *Walk) Run(ctx context.Context) error {
 		{"Ask for the product page before enrolment", w.before},
 		{"Label the namespace: running pods join, none restarts", w.enroll},
 		{"Read the wire between the nodes, before and after", w.wire},
-		{"Let only sleep reach the product page", w.authorize},
+		{"Let only sleep reach the product page, and ask why others may not", w.authorize},
 		{"Demand mutual TLS: a pod outside the mesh is refused", w.strict},
+		{"Find a mistake before it is applied", w.mistake},
 	}
 	for _, s := range steps {
 		if err := w.Step(ctx, s.name, s.run); err != nil {

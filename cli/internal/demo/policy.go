@@ -95,6 +95,9 @@ func (w *Walk) authorize(ctx context.Context) error {
 		return err
 	}
 	w.ui.proof(line)
+	if err := w.explained(ctx, "deploy/notsleep", "productpage:9080", "result       DENIED"); err != nil {
+		return err
+	}
 	if _, err := w.page(ctx, "sleep"); err != nil {
 		return fmt.Errorf("sleep must still be let in: %w", err)
 	}

@@ -190,6 +190,9 @@ func (w *Walk) enroll(ctx context.Context) error {
 		}
 	}
 	w.ui.done("%d running pods captured in %d ms, none restarted", len(now), took.Milliseconds())
+	if err := w.known(ctx); err != nil {
+		return err
+	}
 	return w.tenRequests(ctx)
 }
 
