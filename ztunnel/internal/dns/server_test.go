@@ -43,6 +43,7 @@ func captureDNS(t *testing.T, ns *netns.Namespace) {
 		nft.Table{Family: nft.INet, Name: "dns", Chains: []nft.Chain{{Name: "out", Type: nft.NAT, Hook: nft.Output, Priority: nft.PriorityDNAT, Rules: []nft.Rule{
 			nft.If(nft.NotOutIface("lo"), nft.UDP(), nft.Dport(53), other).Then(nft.Redirect(mesh.PortDNS)),
 			nft.If(nft.NotDaddr(netip.MustParsePrefix("127.0.0.1/32")), nft.TCP(), nft.Dport(53), other).Then(nft.Redirect(mesh.PortDNS)),
+			nft.If(nft.NotDaddr(netip.MustParsePrefix("::1/128")), nft.TCP(), nft.Dport(53), other).Then(nft.Redirect(mesh.PortDNS)),
 		}}}},
 		nft.Table{Family: nft.INet, Name: "zone", Chains: []nft.Chain{
 			{Name: "pre", Type: nft.Filter, Hook: nft.Prerouting, Priority: nft.PriorityRaw, Rules: []nft.Rule{nft.If(nft.UDP(), nft.Sport(53), other).Then(nft.SetCTZone(1))}},
