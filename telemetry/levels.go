@@ -84,11 +84,11 @@ func (l *Levels) String() string {
 	if f == nil {
 		return "info"
 	}
-	parts := []string{levelName(f.fallback)}
+	var parts []string
 	for _, scope := range slices.Sorted(maps.Keys(f.scopes)) {
 		parts = append(parts, scope+"="+levelName(f.scopes[scope]))
 	}
-	return strings.Join(parts, ",")
+	return strings.Join(append(parts, levelName(f.fallback)), ",") // the general after the special, as Istio's says it
 }
 
 // Enabled reports whether a scope logs a level. What is said of a scope holds for those within it, which are longer by
