@@ -99,6 +99,43 @@ func HasRoute(ns *netns.Namespace, r Route) (bool, error) {
 	return found, nil
 }
 
+// Routes lists what is routed to whole prefixes by a table, of one family.
+func Routes(ns *netns.Namespace, table int, v6 bool) ([]Route, error) {
+	var all []Route
+	err := in(ns, func(h *netlink.Handle) error {
+		list, err := h.RouteListFiltered(Rule{V6: v6}.family(), &netlink.Route{Table: table}, netlink.RT_FILTER_TABLE)
+		if err != nil {
+			return err
+		}
+		links, err := h.LinkList()
+		if err != nil {
+			return err
+		}
+		names := map[int]string{}
+		for _, l := range links {
+			names[l.Attrs().Index] = l.Attrs().Name
+		}
+		for _, k := range list {
+			if k.Dst == nil {
+				continue
+			}
+			if a, ok := netip.AddrFromSlice(k.Dst.IP); ok {
+				ones, _ := k.Dst.Mask.Size()
+				r := Route{To: netip.PrefixFrom(a.Unmap(), ones), Link: names[k.LinkIndex], Table: table, Local: k.Type == unix.RTN_LOCAL}
+				if via, ok := netip.AddrFromSlice(k.Gw); ok {
+					r.Via = via.Unmap()
+				}
+				all = append(all, r)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list routes of table %d: %w", table, err)
+	}
+	return all, nil
+}
+
 func (r Route) kernel(h *netlink.Handle) (*netlink.Route, error) {
 	nr := &netlink.Route{Dst: ipNet(r.To), Table: r.Table, Family: family(r.To.Addr())}
 	if r.Via.IsValid() {

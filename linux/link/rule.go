@@ -3,6 +3,8 @@ package link
 import (
 	"errors"
 	"fmt"
+	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -10,28 +12,67 @@ import (
 	"github.com/ambit-mesh/ambit/linux/netns"
 )
 
-// Rule sends packets that carry a mark to a routing table of their own.
+// Rule sends packets to a routing table of their own: those that carry a mark, go to some addresses, or came in by an
+// interface. What is zero does not matter.
 type Rule struct {
 	V6       bool
 	Mark     uint32
-	Mask     uint32
+	Mask     uint32 // 0: Mark does not matter
+	To       netip.Prefix
+	In       string
 	Priority int
 	Table    int
 }
 
+// Tables that every namespace has.
+const (
+	TableMain  = unix.RT_TABLE_MAIN
+	TableLocal = unix.RT_TABLE_LOCAL
+)
+
 func (r Rule) String() string {
-	f := "ip"
+	s := "ip"
 	if r.V6 {
-		f = "ip6"
+		s = "ip6"
 	}
-	return fmt.Sprintf("%s fwmark %#x/%#x pref %d lookup %d", f, r.Mark, r.Mask, r.Priority, r.Table)
+	if r.Mask != 0 {
+		s += fmt.Sprintf(" fwmark %#x/%#x", r.Mark, r.Mask)
+	}
+	if r.To.IsValid() {
+		s += " to " + r.To.String()
+	}
+	if r.In != "" {
+		s += " iif " + r.In
+	}
+	return fmt.Sprintf("%s pref %d lookup %d", s, r.Priority, r.Table)
 }
 
 func (r Rule) kernel() *netlink.Rule {
 	nr := netlink.NewRule()
 	nr.Family = r.family()
-	nr.Mark, nr.Mask, nr.Priority, nr.Table = r.Mark, new(r.Mask), r.Priority, r.Table
+	nr.Priority, nr.Table, nr.IifName = r.Priority, r.Table, r.In
+	if r.Mask != 0 {
+		nr.Mark, nr.Mask = r.Mark, new(r.Mask)
+	}
+	if r.To.IsValid() {
+		nr.Dst = ipNet(r.To)
+	}
 	return nr
+}
+
+// ruleOf is what of a kernel's rule a Rule can say.
+func ruleOf(k netlink.Rule, v6 bool) Rule {
+	r := Rule{V6: v6, In: k.IifName, Priority: k.Priority, Table: k.Table}
+	if k.Mask != nil {
+		r.Mark, r.Mask = k.Mark, *k.Mask
+	}
+	if k.Dst != nil {
+		if a, ok := netip.AddrFromSlice(k.Dst.IP); ok {
+			ones, _ := k.Dst.Mask.Size()
+			r.To = netip.PrefixFrom(a.Unmap(), ones)
+		}
+	}
+	return r
 }
 
 func (r Rule) family() int {
@@ -39,6 +80,22 @@ func (r Rule) family() int {
 		return netlink.FAMILY_V6
 	}
 	return netlink.FAMILY_V4
+}
+
+// Rules lists the rules of a family.
+func Rules(ns *netns.Namespace, v6 bool) ([]Rule, error) {
+	var all []Rule
+	err := in(ns, func(h *netlink.Handle) error {
+		list, err := h.RuleList(Rule{V6: v6}.family())
+		for _, k := range list {
+			all = append(all, ruleOf(k, v6))
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list routing rules: %w", err)
+	}
+	return all, nil
 }
 
 // AddRule adds a rule.
@@ -61,22 +118,6 @@ func DeleteRule(ns *netns.Namespace, r Rule) error {
 
 // HasRule reports whether the rule is there.
 func HasRule(ns *netns.Namespace, r Rule) (bool, error) {
-	found := false
-	err := in(ns, func(h *netlink.Handle) error {
-		all, err := h.RuleList(r.family())
-		if err != nil {
-			return err
-		}
-		for _, have := range all {
-			if have.Priority == r.Priority && have.Table == r.Table && have.Mark == r.Mark &&
-				have.Mask != nil && *have.Mask == r.Mask {
-				found = true
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return false, fmt.Errorf("find rule %s: %w", r, err)
-	}
-	return found, nil
+	all, err := Rules(ns, r.V6)
+	return slices.Contains(all, r), err
 }

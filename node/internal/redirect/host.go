@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/ambit-mesh/ambit/linux/link"
 	"github.com/ambit-mesh/ambit/linux/netns"
 	"github.com/ambit-mesh/ambit/linux/nft"
 	"github.com/ambit-mesh/ambit/node/internal/capture"
@@ -16,6 +17,7 @@ import (
 type Probes struct {
 	mu   sync.Mutex // guards below and makes changes of the kernel's table one after the other
 	pods map[netip.Addr]bool
+	led  map[netip.Addr][]link.Rule // routing rules that their probes need; see branch
 }
 
 // Ensure makes the node's table right, keeping the pods that an earlier agent put there: their probes must not fail meanwhile.
@@ -76,11 +78,11 @@ func current() ([]netip.Addr, error) {
 func (p *Probes) Add(pod ...netip.Addr) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if err := p.changeLocked(pod, nft.AddAddrs); err != nil {
-		return err
-	}
 	if p.pods == nil {
-		p.pods = map[netip.Addr]bool{}
+		p.pods, p.led = map[netip.Addr]bool{}, map[netip.Addr][]link.Rule{}
+	}
+	if err := errors.Join(p.leadLocked(pod), p.changeLocked(pod, nft.AddAddrs)); err != nil {
+		return err
 	}
 	for _, a := range pod {
 		p.pods[a] = true
@@ -95,7 +97,7 @@ func (p *Probes) Delete(pod ...netip.Addr) error {
 	for _, a := range pod {
 		delete(p.pods, a)
 	}
-	return p.changeLocked(pod, nft.DeleteAddrs)
+	return errors.Join(p.changeLocked(pod, nft.DeleteAddrs), p.unleadLocked(pod))
 }
 
 // Prune ends the exemption of every pod that was not added since the agent started.
@@ -106,14 +108,14 @@ func (p *Probes) Prune() error {
 	if err != nil {
 		return err
 	}
-	return p.changeLocked(slices.DeleteFunc(have, func(a netip.Addr) bool { return p.pods[a] }), nft.DeleteAddrs)
+	return errors.Join(p.changeLocked(slices.DeleteFunc(have, func(a netip.Addr) bool { return p.pods[a] }), nft.DeleteAddrs), sweepRules(false))
 }
 
 // Remove takes the node's table away.
 func (p *Probes) Remove() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return errors.Join(nft.Delete(nil, capture.Host(nil)), nft.Delete(nil, capture.Bridges()))
+	return errors.Join(nft.Delete(nil, capture.Host(nil)), nft.Delete(nil, capture.Bridges()), sweepRules(true))
 }
 
 func (p *Probes) allLocked() []netip.Addr {
