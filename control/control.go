@@ -148,7 +148,10 @@ func (c *Control) serve(ctx context.Context, serving func()) error {
 	rules := ca.Rules{TrustDomain: c.conf.TrustDomain, Trusted: c.conf.NodeAccounts, Pods: newPods(c.store.Objects)}
 	d := door{callers: c.conf.Callers, rules: rules, nodeAccounts: c.conf.NodeAccounts}
 	force := newForcing(c)
-	xds := server.New(server.Config[source.Caller]{Authenticate: d.authenticate, Admit: d.admit, Types: c.out.Types, Log: c.conf.Log, Sent: c.count.sent, Heard: c.count.heard, Answered: force.answered})
+	xds := server.New(server.Config[source.Caller]{
+		Authenticate: d.authenticate, Admit: d.admit, Key: func(c source.Caller) string { return c.Account() + "/" + c.Pod },
+		Types: c.out.Types, Log: c.conf.Log, Sent: c.count.sent, Heard: c.count.heard, Answered: force.answered,
+	})
 	defer xds.Close()
 	signer := &ca.Server{
 		Authority: authority.signer, Issued: authority.signed, Callers: c.conf.Callers, Log: c.conf.Log, Now: time.Now, Count: c.count.certificate,

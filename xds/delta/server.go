@@ -6,6 +6,8 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
+	"unicode"
 
 	"github.com/ambit-mesh/ambit/api/discovery"
 )
@@ -122,7 +124,7 @@ func (s *Server) answered(refusal *discovery.Status) {
 		}
 		return
 	}
-	if s.nack = refusal.GetMessage(); s.nack == "" {
+	if s.nack = plain(refusal.GetMessage()); s.nack == "" {
 		s.nack = "refused without a reason"
 	}
 	for name, h := range s.held {
@@ -132,6 +134,27 @@ func (s *Server) answered(refusal *discovery.Status) {
 			s.refused++
 		}
 	}
+}
+
+// maxReason bounds what is kept of a reason, in bytes.
+const maxReason = 1 << 10
+
+// plain is a reason as it may be shown: it comes from a stranger.
+func plain(reason string) string {
+	cut := reason
+	if len(cut) > maxReason {
+		cut = cut[:maxReason]
+	}
+	cut = strings.Map(func(r rune) rune {
+		if r == unicode.ReplacementChar || !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, cut)
+	if cut = strings.TrimSpace(cut); len(reason) > maxReason {
+		cut += " …"
+	}
+	return cut
 }
 
 // forget takes a resource from what the subscriber holds.

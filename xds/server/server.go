@@ -35,6 +35,8 @@ type Config[C any] struct {
 	// Admit says whether a caller may call itself by the node of its first request; nil admits all. Its error ends the
 	// stream before anything is sent, and its text stays here.
 	Admit func(C, *discovery.Node) error
+	// Key tells subscribers apart that share a bound: of one key at most maxStreams are served at once. Nil bounds nothing.
+	Key func(C) string
 	// Types, of one graph, in the order in which changes of one wave are sent: what others refer to comes first. A
 	// subscriber that still has a response of an earlier type to answer, and more to hear of it, hears of later types
 	// after that.
@@ -121,12 +123,11 @@ func (s *Server[C]) serve(stream grpc.ServerStream) error {
 		s.conf.Log.Warn("xds caller refused", "error", err)
 		return status.Error(codes.Unauthenticated, "authentication failed")
 	}
-	sub := newSubscriber(s, caller)
-	s.mu.Lock()
-	s.seq++
-	sub.id = s.seq
-	s.subs[sub] = struct{}{}
-	s.mu.Unlock()
+	sub, ok := s.enter(caller)
+	if !ok {
+		s.conf.Log.Warn("xds caller refused: it has too many streams", "caller", caller, "most", maxStreams)
+		return status.Error(codes.ResourceExhausted, "too many streams")
+	}
 	err = sub.run(stream)
 	s.mu.Lock()
 	delete(s.subs, sub)
@@ -136,6 +137,29 @@ func (s *Server[C]) serve(stream grpc.ServerStream) error {
 		s.conf.Log.Warn("xds stream ended", "node", sub.nodeID(), "error", err)
 	}
 	return err
+}
+
+// enter takes in a subscriber, unless there are too many of its key.
+func (s *Server[C]) enter(caller C) (*subscriber[C], bool) {
+	sub := newSubscriber(s, caller)
+	if s.conf.Key != nil {
+		sub.key = s.conf.Key(caller)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	same := 0
+	for other := range s.subs {
+		if sub.key != "" && other.key == sub.key {
+			same++
+		}
+	}
+	if same >= maxStreams {
+		return nil, false
+	}
+	s.seq++
+	sub.id = s.seq
+	s.subs[sub] = struct{}{}
+	return sub, true
 }
 
 func (s *Server[C]) all() []*subscriber[C] {

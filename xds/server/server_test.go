@@ -288,6 +288,43 @@ func TestProgressIsReported(t *testing.T) {
 	})
 }
 
+// What a refusal says is shown to people: bounded, and without what a terminal would obey (XD-18).
+func TestXD18ReasonsArePlain(t *testing.T) {
+	in(t, func(t *testing.T, p *plane) {
+		p.policies.Put(thing("deny", "1"))
+		c := p.call("a")
+		defer c.end()
+		c.subscribe("a", "policy")
+		r := c.hear("policy 1 deny@1")
+		c.say(&delta.Request{TypeUrl: "policy", ResponseNonce: r.GetNonce(), ErrorDetail: &discovery.Status{Message: "\x1b[31mbad\n%s" + strings.Repeat("x", 1<<20)}})
+		synctest.Wait()
+		nack := p.xds.Subscribers()[0].Types["policy"].Nack
+		if !strings.HasPrefix(nack, "[31mbad %sxxx") || len(nack) > 1100 {
+			t.Errorf("%d bytes: %.40q", len(nack), nack)
+		}
+	})
+}
+
+// One caller cannot take all there is by ever more streams.
+func TestStreamsOfOneCallerAreBounded(t *testing.T) {
+	in(t, func(t *testing.T, p *plane) {
+		p.xds.conf.Key = func(who string) string { return who }
+		for range maxStreams {
+			c := p.call("a")
+			defer c.end()
+			c.subscribe("a", "policy")
+			c.hear("policy 1")
+		}
+		over := p.call("a")
+		defer over.end()
+		over.ended(codes.ResourceExhausted)
+		other := p.call("b")
+		defer other.end()
+		other.subscribe("b", "policy")
+		other.hear("policy 1")
+	})
+}
+
 // XD-01: without credentials, or with more bytes than anybody may send before them, nothing is read and nothing told.
 func TestXD01NoCredentials(t *testing.T) {
 	in(t, func(t *testing.T, p *plane) {

@@ -21,6 +21,7 @@ import (
 type subscriber[C any] struct {
 	s      *Server[C]
 	id     uint64
+	key    string
 	caller C
 	since  time.Time
 	wake   chan struct{}
@@ -159,6 +160,9 @@ func (b *subscriber[C]) take(r *delta.Request) error {
 	return nil
 }
 
+// maxWord is the longest name that a node may give itself.
+const maxWord = 1 << 10
+
 // admit looks at who the first request says it is from; later ones cannot say otherwise.
 func (b *subscriber[C]) admit(r *delta.Request) error {
 	id := r.GetNode().GetId()
@@ -170,6 +174,9 @@ func (b *subscriber[C]) admit(r *delta.Request) error {
 		}
 		return nil
 	}
+	if len(id) > maxWord {
+		return status.Error(codes.InvalidArgument, "the node's id is too long")
+	}
 	if b.s.conf.Admit != nil {
 		if err := b.s.conf.Admit(b.caller, r.GetNode()); err != nil {
 			b.s.conf.Log.Warn("xds node refused", "node", id, "caller", b.caller, "error", err)
@@ -178,6 +185,9 @@ func (b *subscriber[C]) admit(r *delta.Request) error {
 	}
 	b.admitted, b.node = true, id
 	b.cluster = r.GetNode().GetMetadata().GetFields()["CLUSTER_ID"].GetStringValue()
+	if len(b.cluster) > maxWord {
+		b.cluster = ""
+	}
 	return nil
 }
 
