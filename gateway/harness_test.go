@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -91,16 +92,7 @@ func start(t *testing.T, change func(*Config)) *bench {
 	b := &bench{t: t, log: &lines{got: make(chan struct{}, 1)}, open: map[uint16]string{}, wait: map[uint16]chan struct{}{}}
 	c := Config{
 		AccessLog: b.log, Grace: 2 * time.Second, Log: slog.New(slog.NewTextHandler(testWriter{t}, nil)),
-		Listen: func(_ context.Context, addr netip.AddrPort) (net.Listener, error) {
-			l, err := net.Listen("tcp", "127.0.0.1:0")
-			if err == nil {
-				b.mu.Lock()
-				b.open[addr.Port()] = l.Addr().String()
-				close(b.waitLocked(addr.Port()))
-				b.mu.Unlock()
-			}
-			return l, err
-		},
+		Listen: b.listenTCP,
 	}
 	if change != nil {
 		change(&c)
@@ -312,4 +304,32 @@ func raw(t *testing.T, addr, bytes string) string {
 		t.Fatalf("after %q: %v", out, err)
 	}
 	return string(out)
+}
+
+// listenTCP opens a free port of loopback for a port of the table.
+func (b *bench) listenTCP(_ context.Context, addr netip.AddrPort) (net.Listener, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err == nil {
+		b.mu.Lock()
+		b.open[addr.Port()] = l.Addr().String()
+		close(b.waitLocked(addr.Port()))
+		b.mu.Unlock()
+	}
+	return l, err
+}
+
+// zeros is a body without end.
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) {
+	clear(p)
+	return len(p), nil
+}
+
+// heapInUse is what is held after a collection.
+func heapInUse() uint64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapInuse
 }

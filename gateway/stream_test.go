@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -34,19 +35,20 @@ func server(t *testing.T, serve func(*net.TCPConn)) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
+	var all sync.WaitGroup
+	all.Go(func() {
 		for {
 			c, err := l.Accept()
 			if err != nil {
 				return
 			}
-			serve(c.(*net.TCPConn))
-			c.Close()
+			all.Go(func() {
+				serve(c.(*net.TCPConn))
+				c.Close()
+			})
 		}
-	}()
-	t.Cleanup(func() { l.Close(); <-done })
+	})
+	t.Cleanup(func() { l.Close(); all.Wait() })
 	return l.Addr().String()
 }
 

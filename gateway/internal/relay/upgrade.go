@@ -69,6 +69,9 @@ func badUpgrade(why string) error {
 func (p *Relay) upgrade(w http.ResponseWriter, x *filter.Exchange) (*http.Response, error) {
 	x.Request.Header.Set("Connection", "Upgrade")
 	x.Request.Header.Set("Upgrade", "websocket")
+	// Unless there is a switch, what the client sent behind its request was for the other protocol: it is not read as
+	// a request.
+	w.Header().Set("Connection", "close")
 	resp, err := p.Chain.Serve(x)
 	if err != nil || resp.StatusCode != http.StatusSwitchingProtocols {
 		return resp, err
