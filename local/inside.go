@@ -40,7 +40,7 @@ const maxCallers = 2048
 // inside is the process that is a cluster: everything but the mesh's own parts, which run as its pods.
 type inside struct {
 	State string
-	// Hidden are directories of the machine that no pod sees: other clusters of this user.
+	// Hidden are directories of the machine that no pod sees: other clusters of this user, homes.
 	Hidden []string
 	Bin    string
 	Self   string

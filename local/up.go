@@ -88,7 +88,7 @@ func Up(ctx context.Context, c Config) (*Cluster, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find ambit's own file: %w", err)
 	}
-	args, err := json.Marshal(inside{State: c.State, Hidden: []string{DefaultState()}, Bin: c.Bin, Self: self, Nodes: c.Nodes, Family: family})
+	args, err := json.Marshal(inside{State: c.State, Hidden: hiddenDirs(), Bin: c.Bin, Self: self, Nodes: c.Nodes, Family: family})
 	if err != nil {
 		return nil, err
 	}
