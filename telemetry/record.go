@@ -36,6 +36,7 @@ type Party struct {
 	Cluster, Region, Zone            string
 	Identity                         identity.ID // proved by mutual TLS; zero otherwise
 	Account                          identity.ID // that the control plane gives the workload
+	Foreign                          bool        // known from what it says of itself alone
 }
 
 // Service is the service that a connection was meant for.

@@ -7,17 +7,21 @@ import (
 	"time"
 )
 
-// maxSeries bounds the label sets that connections can create; above it, new ones count under "unknown" labels.
-// A label set costs about 1 KiB.
-const maxSeries = 4096
+// maxSeries bounds the label sets that connections can create, and maxForeign those of clients that only speak for
+// themselves; above it, new ones count under "unknown" labels. A label set costs about 2 KiB and at most four series.
+const (
+	maxSeries  = 4096
+	maxForeign = 1024
+)
 
 // TCP counts connections and their bytes. A connection costs one look-up at each end of it.
 type TCP struct {
 	max  int
 	open [2]atomic.Int64 // sockets, by direction
 
-	mu     sync.RWMutex // guards below
-	series map[labels]*series
+	mu      sync.RWMutex // guards below
+	series  map[labels]*series
+	foreign int // how many of them are
 
 	liveMu sync.Mutex // guards below
 	live   map[*counted]struct{}
@@ -29,6 +33,7 @@ type series struct {
 	users                                  atomic.Int64 // connections that will count here
 	touched, scraped                       atomic.Int64 // when it last changed and was last told, in Unix nanoseconds
 	text                                   atomic.Pointer[string]
+	foreign                                bool
 }
 
 // Traffic tells the bytes that a connection has carried so far, as the client sees them.
@@ -50,7 +55,7 @@ func newTCP(most int) *TCP {
 // Opened counts a connection that is open now, and its bytes while they flow; traffic may be nil. The returned function
 // counts its end, once, with the record as it is then.
 func (t *TCP) Opened(r *Record, traffic Traffic) (closed func()) {
-	c := &counted{traffic: traffic, to: t.use(labelsOf(r, NoFlag))}
+	c := &counted{traffic: traffic, to: t.use(r, NoFlag)}
 	c.to.opened.Add(1)
 	t.open[r.Direction].Add(1)
 	if traffic != nil {
@@ -86,7 +91,7 @@ func (t *TCP) ended(r *Record, opened *series) {
 		flag = ConnectFailed
 	}
 	if flag != "" && flag != NoFlag {
-		s = t.use(labelsOf(r, flag))
+		s = t.use(r, flag)
 		defer s.users.Add(-1)
 		s.failed.Add(1)
 	}
@@ -98,7 +103,7 @@ func (t *TCP) ended(r *Record, opened *series) {
 // as failed alone.
 func (t *TCP) Failed(r *Record) {
 	if !r.Early {
-		s := t.use(labelsOf(r, NoFlag))
+		s := t.use(r, NoFlag)
 		s.opened.Add(1)
 		s.touch()
 		t.ended(r, s)
@@ -109,7 +114,7 @@ func (t *TCP) Failed(r *Record) {
 	if flag == "" {
 		flag = ConnectFailed
 	}
-	s := t.use(labelsOf(r, flag))
+	s := t.use(r, flag)
 	s.failed.Add(1)
 	s.touch()
 	s.users.Add(-1)
@@ -117,8 +122,9 @@ func (t *TCP) Failed(r *Record) {
 
 func (s *series) touch() { s.touched.Store(time.Now().UnixNano()) }
 
-// use finds a series, which is kept until users is taken back.
-func (t *TCP) use(l labels) *series {
+// use finds the series of a connection, which is kept until users is taken back.
+func (t *TCP) use(r *Record, flag Flag) *series {
+	l := labelsOf(r, flag)
 	t.mu.RLock()
 	s := t.series[l]
 	if s != nil {
@@ -130,12 +136,16 @@ func (t *TCP) use(l labels) *series {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if s = t.series[l]; s == nil && len(t.series) >= t.max {
-		l = l.coarse()
+	foreign := r.Src.Foreign
+	if s = t.series[l]; s == nil && (len(t.series) >= t.max || foreign && t.foreign >= t.max/(maxSeries/maxForeign)) {
+		l, foreign = l.coarse(), false
 		s = t.series[l]
 	}
 	if s == nil {
-		s = &series{}
+		s = &series{foreign: foreign}
+		if foreign {
+			t.foreign++
+		}
 		s.touch()
 		t.series[l] = s
 	}
@@ -143,7 +153,7 @@ func (t *TCP) use(l labels) *series {
 	return s
 }
 
-// unscraped is how long the counts of a workload that is gone wait for a scrape.
+// unscraped is how long the counts of a workload that is gone wait for a scrape, and of one that we do not know for more.
 const unscraped = 10 * time.Minute
 
 // Release forgets what was counted for workloads that are gone, once it was scraped.
@@ -154,9 +164,12 @@ func (t *TCP) Release(alive func(namespace, workload string) bool) {
 	defer t.mu.Unlock()
 	for l, s := range t.series {
 		touched := s.touched.Load()
-		told := s.scraped.Load() > touched || now.Sub(time.Unix(0, touched)) > unscraped
+		told := s.scraped.Load() > touched && !s.foreign || now.Sub(time.Unix(0, touched)) > unscraped
 		if told && s.users.Load() == 0 && (gone(l[labelSourceNS], l[labelSourceWorkload]) || gone(l[labelDestNS], l[labelDestWorkload])) {
 			delete(t.series, l)
+			if s.foreign {
+				t.foreign--
+			}
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http/httptest"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -192,6 +193,41 @@ func TestLabelSetsAreBounded(t *testing.T) { // XD-19
 	}
 	if total != 1000 {
 		t.Errorf("%d failures counted, want 1000", total)
+	}
+}
+
+// Clients that say of themselves what they like: 100,000 names make few series, all is counted, and what the control
+// plane knows has its place besides.
+func TestForeignNamesAreFewSeries(t *testing.T) { // XD-19
+	m := NewMetrics("ztunnel", "dev")
+	connect := func(n int, foreign bool, name string) {
+		for i := range n {
+			r := example(Inbound)
+			r.Src.Workload, r.Src.Foreign = fmt.Sprint(name, i), foreign
+			m.TCP.Opened(r, nil)()
+		}
+	}
+	const many, ours = 100_000, 500
+	connect(many, true, "w")
+	connect(ours, false, "ours")
+	got := scrape(t, m)
+	var lines, opened int
+	for l := range strings.Lines(got) {
+		if !strings.HasPrefix(l, "istio_tcp_") {
+			continue
+		}
+		lines++
+		if rest, ok := strings.CutPrefix(l, "istio_tcp_connections_opened_total{"); ok {
+			_, n, _ := strings.Cut(rest, "} ")
+			k, err := strconv.Atoi(strings.TrimSpace(n))
+			if err != nil {
+				t.Fatal(err)
+			}
+			opened += k
+		}
+	}
+	if lines > 10_000 || opened != many+ours || !strings.Contains(got, `source_workload="ours499"`) {
+		t.Errorf("%d series count %d connections, want at most 10000 that count %d", lines, opened, many+ours)
 	}
 }
 

@@ -130,7 +130,7 @@ func (p *Proxy) client(addr netip.AddrPort, id identity.ID, baggage string) tele
 	if w := p.State.Workload(addr.Addr()); w != nil && (id.IsZero() || w.Identity == id) {
 		return party(w, addr, id)
 	}
-	out := telemetry.Party{Addr: addr, Identity: id, Namespace: id.Namespace}
+	out := telemetry.Party{Addr: addr, Identity: id, Namespace: id.Namespace, Foreign: true}
 	if b, err := hbone.ParseBaggage(baggage); err == nil && b.Namespace == id.Namespace && !id.IsZero() {
 		out.Workload, out.CanonicalName, out.CanonicalRevision = b.Workload, b.Service, b.Revision
 		out.Cluster, out.Region, out.Zone = b.Cluster, b.Region, b.Zone
