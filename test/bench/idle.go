@@ -25,13 +25,9 @@ func (w *world) idle(ctx context.Context, r *result) error {
 	if err := w.agents(ctx, r); err != nil {
 		return err
 	}
-	counts := []int{0, 1000, 10_000}
-	if w.conf.short {
-		counts = counts[:2]
-	}
-	for _, count := range counts {
+	for _, count := range []int{0, 1000, 10_000} {
 		for _, l := range w.lanes {
-			if len(l.proxies) == 0 {
+			if len(l.proxies) < 2 {
 				continue
 			}
 			if err := w.holding(ctx, r, l, count); err != nil {
@@ -87,15 +83,11 @@ func (w *world) agents(ctx context.Context, r *result) error {
 
 // after is the memory some time after all the load.
 func (w *world) after(ctx context.Context, r *result) error {
-	wait := 30 * time.Second
-	if w.conf.short {
-		wait = quietly
-	}
-	if err := pause(ctx, wait); err != nil {
+	if err := pause(ctx, 30*time.Second); err != nil {
 		return err
 	}
 	for _, l := range w.lanes {
-		if len(l.proxies) == 0 {
+		if len(l.proxies) < 2 {
 			continue
 		}
 		n, err := l.resident()

@@ -24,7 +24,7 @@ type lane struct {
 	to             string // what the client connects to
 	proxies        []lab.Process
 	nodes          []string // whose ztunnels the proxies are
-	ours, theirs   bool
+	ours           bool
 }
 
 // world is the cluster with its lanes.
@@ -41,6 +41,8 @@ const (
 	plain  = "plain copy"
 	ambit  = "ambit"
 	istio  = "istio"
+	// oneNode is ambit with both pods on one node: one ztunnel is both ends.
+	oneNode = "ambit, one node"
 )
 
 func (w *world) say(format string, a ...any) {
@@ -67,7 +69,7 @@ func setUp(ctx context.Context, c config) (*world, error) {
 // make starts the pods of all lanes.
 func (w *world) make(ctx context.Context) error {
 	pair := func(name, namespace, from, to string) *lane {
-		word := map[string]string{direct: "direct", plain: "copy", ambit: "ambit", istio: "istio"}[name]
+		word := map[string]string{direct: "direct", plain: "copy", ambit: "ambit", oneNode: "near", istio: "istio"}[name]
 		return &lane{
 			name:   name,
 			client: lab.Pod{Namespace: namespace, Name: word + "-client", Node: from}, server: lab.Pod{Namespace: namespace, Name: word + "-server", Node: to},
@@ -75,9 +77,12 @@ func (w *world) make(ctx context.Context) error {
 	}
 	w.lanes = []*lane{pair(direct, "plain", "node-2", "node-3"), pair(plain, "plain", "node-2", "node-3"), pair(ambit, "ambit", "node-2", "node-3")}
 	w.lanes[2].ours, w.lanes[2].nodes = true, []string{"node-2", "node-3"}
+	near := pair(oneNode, "ambit", "node-2", "node-2")
+	near.ours, near.nodes = true, []string{"node-2"}
+	w.lanes = append(w.lanes, near)
 	if w.conf.peer != "" {
 		l := pair(istio, "istio", "node-4", "node-5")
-		l.theirs, l.nodes = true, []string{"node-4", "node-5"}
+		l.nodes = []string{"node-4", "node-5"}
 		w.lanes = append(w.lanes, l)
 	}
 	if err := w.Apply(ctx, lab.Namespace("plain", false)+lab.Namespace("ambit", true)+lab.Namespace("istio", true)); err != nil {

@@ -22,7 +22,7 @@ func (w *world) profiles(ctx context.Context, _ *result) error {
 	}
 	var l *lane
 	for _, other := range w.lanes {
-		if other.ours {
+		if other.name == ambit {
 			l = other
 		}
 	}

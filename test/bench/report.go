@@ -136,7 +136,7 @@ func (r *result) resident() table {
 }
 
 func (r *result) changes() table {
-	t := table{title: "from a change to its effect", head: []string{"", "p50", "p99", "most", "times", "promised"}}
+	t := table{title: "from a change to its effect", head: []string{"", "least", "p50", "p99", "most", "times", "promised"}}
 	names := make([]string, 0, len(r.times))
 	for n := range r.times {
 		names = append(names, n)
@@ -145,10 +145,10 @@ func (r *result) changes() table {
 	ms := func(d time.Duration) string { return fmt.Sprintf("%.1f ms", float64(d)/float64(time.Millisecond)) }
 	for _, n := range names {
 		all := r.times[n]
-		t.rows = append(t.rows, []string{n, ms(quantile(all, .5)), ms(quantile(all, .99)), ms(slices.Max(all)), fmt.Sprint(len(all)), promise(n)})
+		t.rows = append(t.rows, []string{n, ms(slices.Min(all)), ms(quantile(all, .5)), ms(quantile(all, .99)), ms(slices.Max(all)), fmt.Sprint(len(all)), promise(n)})
 	}
 	if p := r.plugin; p.Count > 0 {
-		t.rows = append(t.rows, []string{"call of ambit-cni", ms(p.P50), ms(p.P99), ms(p.Max), fmt.Sprint(p.Count), "≤ 20 ms"})
+		t.rows = append(t.rows, []string{"call of ambit-cni", ms(p.Min), ms(p.P50), ms(p.P99), ms(p.Max), fmt.Sprint(p.Count), "≤ 20 ms"})
 	}
 	return t
 }

@@ -51,12 +51,12 @@ func (r *result) verdict() string {
 	return list("Where we are better than Istio's ztunnel, or even", wins) + "\n" + list("Where we are worse", losses)
 }
 
-// bounds are ratios to the plain copy that only a serious regression passes, whatever the machine.
+// bounds are ratios of CPU to the plain copy that only a serious regression passes, whatever the machine and its other work.
 func bounds() map[string]float64 {
 	return map[string]float64{
-		"bulk, 1 stream": 8, "bulk, 8 streams": 8,
-		"128 B request/response, 1 connection": 6, "128 B request/response, 16 connections": 6,
-		"new connections, 1 at a time": 6, "new connections, 16 at a time": 6,
+		"bulk, 1 stream": 6, "bulk, 8 streams": 6,
+		"128 B request/response, 1 connection": 5, "128 B request/response, 16 connections": 4,
+		"new connections, 1 at a time": 5, "new connections, 16 at a time": 4,
 	}
 }
 
@@ -65,11 +65,6 @@ func (r *result) farOff() (errs []error) {
 	for load, most := range bounds() {
 		if got := r.ratio(load, perUnit, ambit, plain); got > most {
 			errs = append(errs, fmt.Errorf("%s: the proxies take %.1f times the CPU of a plain copy, at most %.1f is expected", load, got, most))
-		}
-	}
-	for n, most := range map[string]int64{"label to captured, 50 pods": 500, "policy to open connections cut, " + ambit: 1000, "policy to new connections refused, " + ambit: 1000} {
-		if got := quantile(r.times[n], .99).Milliseconds(); got > most {
-			errs = append(errs, fmt.Errorf("%s: p99 is %d ms, promised are %d", n, got, most))
 		}
 	}
 	return errs

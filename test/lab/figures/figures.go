@@ -16,6 +16,7 @@ type Bulk struct {
 type Trips struct {
 	Count     int
 	Took      time.Duration
+	Min       time.Duration
 	P50, P99  time.Duration
 	P999, Max time.Duration
 }

@@ -193,7 +193,7 @@ func trips(all []time.Duration, took time.Duration) figures.Trips {
 	}
 	slices.Sort(all)
 	at := func(q float64) time.Duration { return all[min(len(all)-1, int(q*float64(len(all))))] }
-	return figures.Trips{Count: len(all), Took: took, P50: at(.5), P99: at(.99), P999: at(.999), Max: all[len(all)-1]}
+	return figures.Trips{Count: len(all), Took: took, Min: all[0], P50: at(.5), P99: at(.99), P999: at(.999), Max: all[len(all)-1]}
 }
 
 // idle opens connections, makes an exchange on each, says so and holds them until its input ends.
