@@ -57,12 +57,12 @@ func each(dir string, f func(*netns.Namespace)) error {
 
 // holds reports whether a namespace has every one of the addresses.
 func holds(ns *netns.Namespace, ips []netip.Addr) bool {
-	have, err := link.Addrs(ns)
+	have, err := link.IPs(ns)
 	if err != nil {
 		return false // gone meanwhile
 	}
 	for _, ip := range ips {
-		if !slices.ContainsFunc(have, func(a link.Address) bool { return a.Prefix.Addr().Unmap() == ip }) {
+		if !slices.Contains(have, ip) {
 			return false
 		}
 	}

@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime/debug"
 	"strconv"
 	"strings"
 	"syscall"
@@ -90,7 +89,6 @@ func run(ctx context.Context, log *slog.Logger, args []string) error {
 			return fmt.Errorf("listen for metrics: %w", err)
 		}
 	}
-	limitMemory()
 	n, err := node.New(c)
 	if err != nil {
 		return err
@@ -109,13 +107,6 @@ func run(ctx context.Context, log *slog.Logger, args []string) error {
 		return n.Run(ctx)
 	})
 	return g.Wait()
-}
-
-// limitMemory trades a little of the collector's time for a small heap: an agent is on every node, and idle.
-func limitMemory() {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(25) // of a heap of 1 to 2 MiB; a collection takes a millisecond
-	}
 }
 
 func inCluster() string {

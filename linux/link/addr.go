@@ -39,6 +39,27 @@ type Address struct {
 	Prefix netip.Prefix
 }
 
+// IPs lists the addresses of all interfaces: what Addrs lists without asking for the interfaces.
+func IPs(ns *netns.Namespace) ([]netip.Addr, error) {
+	var all []netip.Addr
+	err := in(ns, func(h *netlink.Handle) error {
+		addrs, err := h.AddrList(nil, netlink.FAMILY_ALL)
+		if err != nil {
+			return err
+		}
+		for _, a := range addrs {
+			if ip, ok := netip.AddrFromSlice(a.IP); ok {
+				all = append(all, ip.Unmap())
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list addresses: %w", err)
+	}
+	return all, nil
+}
+
 // Addrs lists every address of a namespace, loopback's too.
 func Addrs(ns *netns.Namespace) ([]Address, error) {
 	var all []Address

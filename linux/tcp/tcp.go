@@ -142,6 +142,9 @@ type Flows map[[2]netip.AddrPort]Flow
 func FlowsOf(ns *netns.Namespace) (Flows, error) {
 	all := Flows{}
 	err := netns.Do(ns, func() error {
+		if n, err := tracked(); n == 0 {
+			return err
+		}
 		for _, family := range []netlink.InetFamily{unix.AF_INET, unix.AF_INET6} {
 			flows, err := netlink.ConntrackTableList(netlink.ConntrackTable, family)
 			if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
@@ -170,6 +173,9 @@ func (f Flows) Accepted(c Conn) Flow { return f[[2]netip.AddrPort{c.Remote, c.Lo
 // Forget drops what the packet filter knows of connections, those that which chooses: their next segment is judged anew.
 func Forget(ns *netns.Namespace, which func(from, to netip.AddrPort, f Flow) bool) error {
 	err := netns.Do(ns, func() error {
+		if n, err := tracked(); n == 0 {
+			return err
+		}
 		for _, family := range []netlink.InetFamily{unix.AF_INET, unix.AF_INET6} {
 			if _, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, family, filter(which)); err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
 				return err

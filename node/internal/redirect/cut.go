@@ -84,19 +84,20 @@ func look(ns *netns.Namespace) (e ends, conns []tcp.Conn, err error) {
 	if err != nil {
 		return e, nil, err
 	}
-	// After the sockets: what they are then is known.
-	if e.flows, err = tcp.FlowsOf(ns); err != nil {
-		return e, nil, err
-	}
 	e.listening = map[uint16]bool{}
 	for _, c := range all {
 		if c.State == tcp.Listen {
 			e.listening[c.Local.Port()] = true
-		} else {
+		} else if e.applications(c) {
 			conns = append(conns, c)
 		}
 	}
-	return e, conns, nil
+	if len(conns) == 0 {
+		return e, nil, nil // as of most pods; to list the flows is dear
+	}
+	// After the sockets: what they are then is known.
+	e.flows, err = tcp.FlowsOf(ns)
+	return e, conns, err
 }
 
 func addresses(ns *netns.Namespace) (map[netip.Addr]bool, error) {
