@@ -152,11 +152,13 @@ const missingGrace = time.Second
 
 // recheck judges the open inbound connections anew after every change, until stop is closed.
 func (p *Proxy) recheck(stop <-chan struct{}) {
+	var judged *authz.Policies
 	for {
 		changed := p.State.Changed()
 		var again <-chan time.Time
-		if p.judge(time.Now()) {
-			again = time.After(missingGrace)
+		policies, waiting := p.judge(time.Now(), judged)
+		if judged = policies; waiting {
+			judged, again = nil, time.After(missingGrace)
 		}
 		select {
 		case <-changed:
@@ -167,18 +169,18 @@ func (p *Proxy) recheck(stop <-chan struct{}) {
 	}
 }
 
-// judge cuts the connections that are now denied, and reports whether some wait for a policy.
-func (p *Proxy) judge(now time.Time) (waiting bool) {
-	open := p.open.list(telemetry.Inbound)
-	if len(open) == 0 {
-		return false
-	}
+// judge cuts the connections that are now denied, and reports whether some wait for a policy. Most changes of the mesh
+// leave the pod's policies as they were judged last; then there is nothing to do.
+func (p *Proxy) judge(now time.Time, judged *authz.Policies) (policies *authz.Policies, waiting bool) {
 	w := p.State.Pod(p.Cluster, p.pod.Namespace, p.pod.Name)
 	if w == nil || w.Identity != p.id {
-		return false // the pod is going away: what its policies were, nobody knows any more
+		return nil, false // the pod is going away: what its policies were, nobody knows any more
 	}
-	policies := p.State.PoliciesOf(w)
-	for _, c := range open {
+	policies = p.State.PoliciesOf(w)
+	if policies == judged {
+		return policies, false
+	}
+	for _, c := range p.open.list(telemetry.Inbound) {
 		v := policies.Check(c.asked)
 		switch {
 		case v.Allow:
@@ -191,7 +193,7 @@ func (p *Proxy) judge(now time.Time) (waiting bool) {
 			c.cut(errPolicyChange(v))
 		}
 	}
-	return waiting
+	return policies, waiting
 }
 
 // verdict decides on a new connection. It waits for a policy that is named but has not arrived.
