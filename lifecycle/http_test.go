@@ -10,8 +10,12 @@ import (
 	"testing/synctest"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"github.com/ambit-mesh/ambit/internal/testkit/memnet"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // under runs f with a server in memory and in virtual time, and checks that it ends.
 func under(t *testing.T, b HTTP, h http.HandlerFunc, f func(t *testing.T, l *memnet.Listener)) {

@@ -31,6 +31,7 @@ type Objects struct {
 	DestinationRules collection.Collection[*networkingv1.DestinationRule]
 	ServiceEntries   collection.Collection[*networkingv1.ServiceEntry]
 	WorkloadEntries  collection.Collection[*networkingv1.WorkloadEntry]
+	WorkloadGroups   collection.Collection[*networkingv1.WorkloadGroup]
 
 	AuthorizationPolicies  collection.Collection[*securityv1.AuthorizationPolicy]
 	PeerAuthentications    collection.Collection[*securityv1.PeerAuthentication]

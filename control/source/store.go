@@ -95,6 +95,7 @@ func NewStore() *Store {
 	add(s, &o.DestinationRules)
 	add(s, &o.ServiceEntries)
 	add(s, &o.WorkloadEntries)
+	add(s, &o.WorkloadGroups)
 	add(s, &o.AuthorizationPolicies)
 	add(s, &o.PeerAuthentications)
 	add(s, &o.RequestAuthentications)

@@ -64,11 +64,16 @@ func FromAuthorizationPolicy(p *securityv1.AuthorizationPolicy, root string) Res
 
 // finish converts the rules and says how it went.
 func finish(p *securityv1.AuthorizationPolicy, wire *authorization.Authorization, complaint string) Result {
-	var http, bad []string
+	var http, bad, lost, narrow []string
 	for i, r := range p.Spec.Rules {
 		c := conversion{deny: wire.Action == authorization.Action_DENY, namespace: p.Namespace, rule: i}
 		if rule := c.convert(r); rule != nil {
 			wire.Rules = append(wire.Rules, rule)
+		} else {
+			lost = append(lost, fmt.Sprintf("spec.rules[%d]", i))
+		}
+		if c.narrow {
+			narrow = append(narrow, fmt.Sprintf("spec.rules[%d]", i))
 		}
 		http = append(http, c.http...)
 		bad = append(bad, c.bad...)
@@ -81,8 +86,14 @@ func finish(p *securityv1.AuthorizationPolicy, wire *authorization.Authorization
 		what := "ALLOW rules with HTTP attributes are left out, so less is allowed than written."
 		if wire.Action == authorization.Action_DENY {
 			what = "the DENY rules apply without their HTTP attributes, so more is denied than written."
-			if len(wire.Rules) == 0 {
+			switch {
+			case len(wire.Rules) == 0:
 				what = "without them nothing is left of this DENY policy: it has no effect."
+			case len(lost) > 0:
+				what += " Nothing is left of " + list(lost) + ", which denies nobody."
+			}
+			if len(narrow) > 0 {
+				what += " Alternatives with nothing else are left out of " + list(narrow) + ", which does not deny them."
 			}
 		}
 		r.Reason, r.Why = Unsupported, fmt.Sprintf("ztunnel does not support HTTP attributes (found: %s): %s Use a waypoint to enforce them, "+
@@ -130,6 +141,7 @@ type conversion struct {
 	at        string   // where in the rule the conversion is
 	http      []string // where attributes stand that layer 4 cannot see
 	bad       []string // values that cannot be read, and where they stand
+	narrow    bool     // a DENY rule that denies less than written: some of its alternatives are lost
 }
 
 // part is one clause and what is missing from it.
@@ -169,7 +181,9 @@ func (c *conversion) convert(r *securityv1beta1.Rule) *authorization.Rule {
 		}
 		return assemble(parts)
 	}
-	return denial(parts)
+	var rule *authorization.Rule
+	rule, c.narrow = denial(parts)
+	return rule
 }
 
 // add converts one alternative of a clause.
@@ -185,8 +199,9 @@ func (c *conversion) add(p *part, convert func() (m *authorization.Match, writte
 }
 
 // denial keeps of a DENY rule what layer 4 can see. A clause that lost an alternative would deny less than written, so
-// it is left out whole, unless nothing else remains; a clause with an unreadable value is left out always.
-func denial(parts []part) *authorization.Rule {
+// it is left out whole, unless nothing else remains: then the rule is narrower than written, rather than one that denies
+// everybody; a clause with an unreadable value is left out always.
+func denial(parts []part) (rule *authorization.Rule, narrow bool) {
 	var whole, rest []part
 	broken := false
 	for _, p := range parts {
@@ -201,11 +216,11 @@ func denial(parts []part) *authorization.Rule {
 	}
 	switch {
 	case len(whole) > 0 || broken || len(parts) == 0:
-		return assemble(whole)
+		return assemble(whole), false
 	case len(rest) > 0:
-		return assemble(rest)
+		return assemble(rest), true
 	}
-	return nil
+	return nil, false
 }
 
 func assemble(parts []part) *authorization.Rule {

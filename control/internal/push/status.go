@@ -106,6 +106,9 @@ func (d *deriver) statuses(needs collection.Collection[status.Need]) collection.
 		}),
 		collection.Map(d.WorkloadEntries, kind, func(r *collection.Read, w *networkingv1.WorkloadEntry) (status.Status, bool) {
 			return entry(r, w, "workload"), true
+		}),
+		collection.Map(d.WorkloadGroups, kind, func(_ *collection.Read, g *networkingv1.WorkloadGroup) (status.Status, bool) {
+			return status.OfRouting(g, []string{"machines do not register themselves in this version; write a WorkloadEntry for each, with the labels of the group's template"})
 		}))
 }
 

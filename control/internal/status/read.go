@@ -24,6 +24,8 @@ func conditions(o kinds.Object) []metav1.Condition {
 		return fromIstio(o.Status.Conditions)
 	case *networkingv1.WorkloadEntry:
 		return fromIstio(o.Status.Conditions)
+	case *networkingv1.WorkloadGroup:
+		return fromIstio(o.Status.Conditions)
 	case *networkingv1.VirtualService:
 		return fromIstio(o.Status.Conditions)
 	case *networkingv1.DestinationRule:

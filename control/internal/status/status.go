@@ -183,6 +183,8 @@ func (s Status) object(since func(Condition) time.Time) (kinds.Object, error) {
 		o.Status.Addresses = s.Assigned.Status()
 	case *networkingv1.WorkloadEntry:
 		o.Status.Conditions, o.Status.ObservedGeneration = s.istio(since), s.Generation
+	case *networkingv1.WorkloadGroup:
+		o.Status.Conditions, o.Status.ObservedGeneration = s.istio(since), s.Generation
 	case *networkingv1.VirtualService:
 		o.Status.Conditions, o.Status.ObservedGeneration = s.istio(since), s.Generation
 	case *networkingv1.DestinationRule:
