@@ -81,6 +81,7 @@ func (s *scope) apply(ctx context.Context, f applyFlags) error {
 				fmt.Fprintf(s.env.Out, "%s %s\n", named(r.Kind, r.Group, r.Name), r.Result+trial(f.dryRun))
 			}
 		}
+		s.warn(results)
 		done = append(done, results...)
 	}
 	if f.output != "" {
@@ -92,6 +93,17 @@ func (s *scope) apply(ctx context.Context, f applyFlags) error {
 		return s.prune(ctx, done, f)
 	}
 	return nil
+}
+
+// warn tells what the cluster keeps and does not act on.
+func (s *scope) warn(results []client.Result) {
+	for _, r := range results {
+		for _, text := range r.Idle {
+			if r.Result != "unchanged" {
+				fmt.Fprintf(s.env.Err, "Warning: %s\n", text)
+			}
+		}
+	}
 }
 
 // trial ends the line of what was only tried.

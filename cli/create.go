@@ -99,9 +99,11 @@ func (s *scope) create(c *cobra.Command, src source, f createFlags) error {
 		}
 	}
 	if f.dryRun != "client" {
-		if _, err := api.Apply(c.Context(), src.name, s.namespace, f.dryRun == "server", src.text); err != nil {
+		results, err := api.Apply(c.Context(), src.name, s.namespace, f.dryRun == "server", src.text)
+		if err != nil {
 			return err
 		}
+		s.warn(results)
 	}
 	if f.output != "" {
 		p := &printer{getFlags: getFlags{output: f.output}}

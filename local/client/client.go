@@ -65,6 +65,8 @@ type Result struct {
 	Kind, Group, Namespace, Name string
 	// Result is created, configured or unchanged.
 	Result string
+	// Idle is what of the object is kept and not acted on.
+	Idle []string
 }
 
 // Apply applies every object of a YAML text, or none. file names it in errors.

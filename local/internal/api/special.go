@@ -135,6 +135,8 @@ type result struct {
 	Namespace string `json:"namespace,omitempty"`
 	Name      string `json:"name"`
 	Result    string `json:"result"`
+	// Idle is what of the object is kept and not acted on.
+	Idle []string `json:"idle,omitempty"`
 }
 
 func (s *Server) applyFile(w http.ResponseWriter, r *http.Request) {
@@ -157,7 +159,7 @@ func (s *Server) applyFile(w http.ResponseWriter, r *http.Request) {
 	results := []result{}
 	for _, d := range done {
 		k := kinds.Of(d.Object)
-		results = append(results, result{k.Kind, k.Group, d.Object.GetNamespace(), d.Object.GetName(), string(d.Action)})
+		results = append(results, result{k.Kind, k.Group, d.Object.GetNamespace(), d.Object.GetName(), string(d.Action), idle(d.Object)})
 	}
 	sendJSON(w, http.StatusOK, struct {
 		Results []result `json:"results"`

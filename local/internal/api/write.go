@@ -61,6 +61,7 @@ func (s *Server) create(w http.ResponseWriter, r *http.Request, q request) error
 	if o, err = s.writer(q).Create(o); err != nil {
 		return err
 	}
+	warn(w, o)
 	return send(w, http.StatusCreated, o)
 }
 
@@ -102,6 +103,9 @@ func (s *Server) change(w http.ResponseWriter, q request, f func(present kinds.O
 	if err != nil {
 		return err
 	}
+	if q.sub == "" {
+		warn(w, o)
+	}
 	return send(w, http.StatusOK, o)
 }
 
@@ -141,6 +145,7 @@ func (s *Server) patch(w http.ResponseWriter, r *http.Request, q request) error 
 		if err != nil {
 			return err
 		}
+		warn(w, applied)
 		if action == store.Created {
 			return send(w, http.StatusCreated, applied)
 		}
