@@ -2,9 +2,7 @@ package hbone
 
 import (
 	"context"
-	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"io"
 	"net"
 	"sync"
@@ -14,15 +12,12 @@ import (
 	"github.com/ambit-mesh/ambit/identity"
 )
 
-// maxQueued is how many bytes may wait behind a write that is under way, before streams wait themselves.
-const maxQueued = 256 << 10
-
-// carrier is a connection between two machines and the tunnels in it: the engine, carried by crypto/tls. One goroutine
-// reads. Streams write for themselves when nobody else does; what they or the engine leave behind, a second goroutine
-// writes. The reader never writes, so two peers cannot wait for each other.
+// carrier is a connection between two machines and the tunnels in it: the engine, carried by a link. One goroutine reads.
+// Streams write for themselves when nobody else does; what they or the engine leave behind, a second goroutine writes. The
+// reader never waits for a writer, so two peers cannot wait for each other.
 type carrier struct {
-	tls    *tls.Conn
-	wire   *wire
+	conn   net.Conn
+	link   link
 	pool   *buffers
 	peer   identity.ID
 	chain  []*x509.Certificate // that proved it, leaf first
@@ -34,15 +29,18 @@ type carrier struct {
 
 	changed func(*carrier) // called without the lock when the connection took its last stream, or ended
 
+	// of the reader
+	arrived []*joint // that have something to deliver
+	deliver delivery
+
 	mu      sync.Mutex // guards below
 	kick    sync.Cond  // the writer has something to do
 	room    sync.Cond  // the queue has been taken
 	eng     *h2.Conn
 	streams map[uint32]*Stream
-	spare   []byte
-	writing bool
+	out     outbox
 	ending  bool  // say goodbye when all is written
-	said    bool  // we did
+	said    bool  // we did, or are about to: nothing may follow
 	err     error // why it is over
 	pending int   // streams promised to dials
 	active  int   // handlers at work
@@ -53,8 +51,11 @@ type carrier struct {
 	events  []h2.Event
 }
 
-func newCarrier(conn *tls.Conn, w *wire, pool *buffers, peer identity.ID, conf h2.Config) *carrier {
-	c := &carrier{tls: conn, wire: w, pool: pool, peer: peer, chain: conn.ConnectionState().PeerCertificates, eng: h2.New(conf), streams: map[uint32]*Stream{}, idle: time.Now()}
+func newCarrier(end *shaken, pool *buffers, conf h2.Config) *carrier {
+	c := &carrier{
+		conn: end.conn, link: end.link, peer: end.peer, chain: end.chain,
+		pool: pool, eng: h2.New(conf), streams: map[uint32]*Stream{}, idle: time.Now(),
+	}
 	c.kick.L, c.room.L = &c.mu, &c.mu
 	return c
 }
@@ -71,67 +72,93 @@ func (c *carrier) run() {
 	err := c.readLoop()
 	c.mu.Lock()
 	c.failLocked(err)
+	for c.out.busy {
+		c.room.Wait()
+	}
 	c.mu.Unlock()
 	wg.Wait()
+	c.link.forget()
 	c.changed(c)
 }
 
 func (c *carrier) readLoop() error {
-	b := c.pool.takeRecord()
-	defer func() { b.release() }()
 	for {
-		n, err := c.tls.Read(b.b)
-		if n > 0 {
-			if err := c.feed(b, n); err != nil {
+		b, pieces, err := c.link.receive()
+		if len(pieces) > 0 {
+			if err := c.feed(pieces); err != nil {
+				b.release()
 				c.hearOut()
 				return err
 			}
-			if !b.alone() {
-				b.release()
-				b = c.pool.takeRecord()
-			}
 		}
-		if err != nil {
-			if err == io.EOF {
-				err = io.ErrUnexpectedEOF
-			}
-			return err
+		if b != nil {
+			b.release()
 		}
+		if err == nil {
+			continue
+		}
+		if err == io.EOF {
+			err = io.ErrUnexpectedEOF
+		}
+		c.complain(err)
+		return err
 	}
 }
 
 // feed gives the engine what was read, and the streams what it means.
-func (c *carrier) feed(b *buffer, n int) error {
+func (c *carrier) feed(pieces [][]byte) error {
 	c.mu.Lock()
 	gone := c.eng.Gone()
-	events, err := c.eng.Feed(b.b[:n], c.events[:0])
 	c.heard = true
-	for i := range events {
-		c.dispatchLocked(&events[i], b)
-		events[i] = h2.Event{}
+	var broken error
+	for _, p := range pieces {
+		events, err := c.eng.Feed(p, c.events[:0])
+		for i := range events {
+			c.dispatchLocked(&events[i])
+			events[i] = h2.Event{}
+		}
+		c.events = events[:0]
+		if err != nil {
+			broken = err
+			break
+		}
 	}
-	c.events = events[:0]
 	if c.eng.Out() > 0 {
-		c.kick.Signal()
+		c.kickLocked()
 	}
-	if err == nil && c.eng.Drained() {
+	if broken == nil && c.eng.Drained() {
 		c.endLocked()
 	}
 	gone = !gone && c.eng.Gone()
-	if err != nil {
-		c.refuseLocked(err)
-	}
 	c.mu.Unlock()
+	for _, j := range c.arrived {
+		j.deliver()
+	}
+	clear(c.arrived)
+	c.arrived = c.arrived[:0]
 	if gone {
 		c.changed(c)
 	}
-	return err
+	if broken == nil {
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.refuseLocked(broken)
+	return broken
+}
+
+// wakeLocked lets all streams look whether they can write.
+func (c *carrier) wakeLocked() {
+	for _, s := range c.streams {
+		s.canWrite.Broadcast()
+	}
 }
 
 // refuseLocked lets the writer say why the connection ends, for as long as a second.
 func (c *carrier) refuseLocked(err error) {
 	c.failStreamsLocked(err)
-	if c.tls.SetWriteDeadline(time.Now().Add(farewellTimeout)) != nil {
+	if c.conn.SetWriteDeadline(time.Now().Add(farewellTimeout)) != nil {
 		return
 	}
 	c.endLocked()
@@ -143,12 +170,12 @@ func (c *carrier) refuseLocked(err error) {
 // hearOut throws away what the peer still sends. Closing a socket with input unread would destroy what the peer has
 // not read yet.
 func (c *carrier) hearOut() {
-	if c.wire.SetReadDeadline(time.Now().Add(farewellTimeout)) == nil {
-		_, _ = io.Copy(io.Discard, c.wire.Conn) // it ends by the peer's end, or the deadline
+	if c.conn.SetReadDeadline(time.Now().Add(farewellTimeout)) == nil {
+		_, _ = io.Copy(io.Discard, c.conn) // it ends by the peer's end, or the deadline
 	}
 }
 
-func (c *carrier) dispatchLocked(e *h2.Event, b *buffer) {
+func (c *carrier) dispatchLocked(e *h2.Event) {
 	switch e.Kind {
 	case h2.Request:
 		c.requestLocked(e)
@@ -158,9 +185,7 @@ func (c *carrier) dispatchLocked(e *h2.Event, b *buffer) {
 		return
 	case h2.Writable:
 		if e.Stream == 0 {
-			for _, s := range c.streams {
-				s.canWrite.Broadcast()
-			}
+			c.wakeLocked()
 			return
 		}
 	}
@@ -177,80 +202,20 @@ func (c *carrier) dispatchLocked(e *h2.Event, b *buffer) {
 		s.endedLocked(e.End)
 		s.canRead.Broadcast()
 	case h2.Data:
-		s.pushLocked(e.Data, b)
+		if s.joint != nil && s.joint.takeLocked(e.Data) {
+			return
+		}
+		s.pushLocked(e.Data)
 	case h2.End:
 		s.endedLocked(true)
+		if s.joint != nil {
+			s.joint.listLocked()
+		}
 	case h2.Reset:
 		s.failLocked(&ResetError{Code: e.Code.String(), Peer: !e.Local, Why: e.Why})
 	case h2.Writable:
 		s.canWrite.Broadcast()
 	}
-}
-
-// writeLoop writes what others leave behind.
-func (c *carrier) writeLoop() {
-	c.mu.Lock()
-	for c.err == nil {
-		switch {
-		case !c.writing && c.eng.Out() > 0 && !c.said:
-			c.flushLocked()
-		case !c.writing && c.ending && !c.said:
-			c.sayGoodbyeLocked()
-		default:
-			c.kick.Wait()
-		}
-	}
-	c.mu.Unlock()
-}
-
-// sayGoodbyeLocked ends our direction of the connection. The reader hears the peer's end.
-func (c *carrier) sayGoodbyeLocked() {
-	c.writing = true
-	c.mu.Unlock()
-	err := errors.Join(c.tls.CloseWrite(), closeWrite(c.wire.Conn), c.wire.SetReadDeadline(time.Now().Add(goodbyeTimeout)))
-	c.mu.Lock()
-	c.said = true // writing stays true: nothing may follow
-	c.room.Broadcast()
-	if err != nil {
-		c.failLocked(err)
-	}
-}
-
-// flushLocked writes what waits. The lock is free meanwhile.
-func (c *carrier) flushLocked() {
-	out := c.eng.TakeOut(c.spare)
-	c.spare = nil
-	err := c.writeLocked(out)
-	if cap(out) <= 2*maxQueued {
-		c.spare = out[:0]
-	}
-	if err != nil {
-		c.failLocked(err)
-	}
-}
-
-// writeLocked writes p, with the lock free meanwhile.
-func (c *carrier) writeLocked(p []byte) error {
-	c.writing = true
-	c.mu.Unlock()
-	err := c.write(p)
-	c.mu.Lock()
-	c.writing = false
-	c.room.Broadcast()
-	if c.eng.Out() > 0 || c.ending {
-		c.kick.Signal()
-	}
-	return err
-}
-
-func (c *carrier) write(p []byte) error {
-	if len(p) <= recordSize {
-		_, err := c.tls.Write(p)
-		return err
-	}
-	c.wire.cork()
-	_, err := c.tls.Write(p)
-	return errors.Join(err, c.wire.uncork())
 }
 
 // endLocked closes the connection when all is written.
@@ -310,7 +275,7 @@ func (c *carrier) failLocked(err error) {
 	c.failStreamsLocked(err)
 	c.kick.Broadcast()
 	c.room.Broadcast()
-	_ = c.wire.Conn.Close() // the connection is lost already: how it closes tells nothing new
+	_ = c.conn.Close() // the connection is lost already: how it closes tells nothing new
 }
 
 func (c *carrier) failStreamsLocked(err error) {
@@ -369,11 +334,11 @@ func (c *carrier) tick() {
 			c.pinged = now
 			c.eng.Ping([8]byte{'a', 'l', 'i', 'v', 'e', '?'})
 		}
-		if len(c.streams) == 0 && !c.writing {
+		if len(c.streams) == 0 && !c.out.busy {
 			c.eng.Trim()
-			c.spare = nil
+			c.out.trim()
 		}
-		c.kick.Signal()
+		c.kickLocked()
 		c.timer.Reset(pingEvery)
 	}
 	c.mu.Unlock()
@@ -389,5 +354,5 @@ func (c *carrier) doubtful() bool {
 	return !c.pinged.IsZero() && time.Since(c.pinged) > time.Second
 }
 
-func (c *carrier) localAddr() net.Addr  { return c.wire.LocalAddr() }
-func (c *carrier) remoteAddr() net.Addr { return c.wire.RemoteAddr() }
+func (c *carrier) localAddr() net.Addr  { return c.conn.LocalAddr() }
+func (c *carrier) remoteAddr() net.Addr { return c.conn.RemoteAddr() }

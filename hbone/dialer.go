@@ -119,11 +119,7 @@ func (c *carrier) begin(hop Hop, authority string, fields []h2.Field) (*Stream, 
 		return nil, err
 	}
 	s := c.addLocked(id)
-	if c.writing {
-		c.kick.Signal()
-	} else {
-		c.flushLocked()
-	}
+	c.flushLocked()
 	return s, nil
 }
 
@@ -190,19 +186,16 @@ func (d *Dialer) connect(ctx context.Context, hop Hop) (*carrier, error) {
 	if err != nil {
 		return nil, &ConnectError{hop, err}
 	}
-	shake, cancel := context.WithTimeout(ctx, handshakeTimeout)
+	shaking, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
-	w := &wire{Conn: conn, pool: &d.bufs}
 	conf := mtls.Client(hop.Own, d.Source, d.Roots, mtls.OneOf(hop.Expect...))
 	conf.CurvePreferences = d.Groups
-	t := tls.Client(w, conf)
-	peer, err := mtls.Handshake(shake, t)
+	end, err := shake(shaking, conn, &d.bufs, conf, true)
 	if err != nil {
 		_ = conn.Close() // it never stood
 		return nil, &TLSError{hop, err}
 	}
-	w.proven = true
-	return newCarrier(t, w, &d.bufs, peer, engineConfig(false, d.streams())), nil
+	return newCarrier(end, &d.bufs, engineConfig(false, d.streams())), nil
 }
 
 func (d *Dialer) streams() int {

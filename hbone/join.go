@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 
 	"github.com/ambit-mesh/ambit/hbone/internal/h2"
 )
@@ -35,74 +37,149 @@ func Join(ctx context.Context, app, tunnel net.Conn) Result {
 
 // Join is the package's Join, with the count kept in t.
 func (t *Traffic) Join(ctx context.Context, app, tunnel net.Conn) Result {
-	var (
-		wg    sync.WaitGroup
-		once  sync.Once
-		first error
-		asked *opening
-	)
+	j := &joining{t: t, app: app, tunnel: tunnel}
 	if s, ok := tunnel.(*Stream); ok {
-		asked = s.opening
+		j.asked = s.opening
 	}
-	fail := func(err error) {
-		once.Do(func() {
-			first = err
-			reset(app)
-			if asked != nil {
-				asked.reset()
-			} else {
-				reset(tunnel)
+	stop := context.AfterFunc(ctx, func() { j.fail(context.Cause(ctx)) })
+	tcp, ok := app.(*net.TCPConn)
+	s, tunnelled := tunnel.(*Stream)
+	if ok && tunnelled {
+		j.direct(ctx, s, tcp)
+	} else {
+		j.copies(ctx)
+	}
+	j.wg.Wait()
+	stop()
+	if j.asked != nil {
+		j.tunnel = j.asked.current()
+	}
+	j.once.Do(func() { j.first = errors.Join(app.Close(), j.tunnel.Close()) })
+	if j.first != nil {
+		// Closing again is harmless, and needed where a break was let pass.
+		_, _ = app.Close(), j.tunnel.Close()
+	}
+	return Result{Sent: t.Sent.Load(), Received: t.Received.Load(), Err: j.first}
+}
+
+// joining is a Join at work.
+type joining struct {
+	t           *Traffic
+	app, tunnel net.Conn
+	asked       *opening // the hop has not answered yet; nil: it has
+	wg          sync.WaitGroup
+	once        sync.Once
+	first       error // why it did not end well
+}
+
+// fail breaks both sides.
+func (j *joining) fail(err error) {
+	j.once.Do(func() {
+		j.first = err
+		if j.asked != nil {
+			j.asked.reset()
+		} else {
+			reset(j.tunnel)
+		}
+		reset(j.app)
+	})
+}
+
+// settle waits until the tunnel stands.
+func (j *joining) settle(ctx context.Context) (net.Conn, bool) {
+	if j.asked == nil {
+		if j.t.Opened != nil {
+			j.t.Opened()
+		}
+		return j.tunnel, true
+	}
+	s, err := j.asked.settle(ctx)
+	if err != nil {
+		j.fail(err)
+	} else if j.t.Opened != nil {
+		j.t.Opened()
+	}
+	j.asked.finish(err)
+	return s, err == nil
+}
+
+// words sends what the application says before the hop has answered, and gives the tunnel that stands then.
+func (j *joining) words() (net.Conn, bool) {
+	if j.asked == nil {
+		return j.tunnel, true
+	}
+	s, err := j.asked.firstWords(j.app, &j.t.Sent)
+	j.ended(err, nil, nil, "application to tunnel")
+	return s, err == nil
+}
+
+// ended notes how a direction came to its end.
+func (j *joining) ended(err error, src, dst net.Conn, what string) {
+	if err == nil {
+		return
+	}
+	if late(err, src, dst) {
+		j.once.Do(func() { j.first = fmt.Errorf("%s: %w", what, err) })
+		return
+	}
+	j.fail(fmt.Errorf("%s: %w", what, err))
+}
+
+// direct joins a stream with a socket: this goroutine carries what the application says, the one that reads the tunnel
+// what comes back.
+func (j *joining) direct(ctx context.Context, s *Stream, app *net.TCPConn) {
+	raw, err := app.SyscallConn()
+	if err != nil {
+		j.fail(fmt.Errorf("application's socket: %w", err))
+		return
+	}
+	listen := func(s *Stream) *joint {
+		x := &joint{s: s, app: app, raw: raw, t: j.t, wg: &j.wg, fail: j.fail}
+		x.join()
+		return x
+	}
+	var x *joint
+	if j.asked == nil {
+		j.settle(ctx)
+		x = listen(s)
+	} else {
+		j.wg.Go(func() {
+			if to, ok := j.settle(ctx); ok {
+				x = listen(to.(*Stream))
 			}
 		})
 	}
-	stop := context.AfterFunc(ctx, func() { fail(context.Cause(ctx)) })
+	if to, ok := j.words(); ok {
+		s = to.(*Stream)
+		err := newSource(s, app, raw).copy(&j.t.Sent)
+		if err == io.EOF {
+			err = s.CloseWrite()
+		}
+		j.ended(err, app, s, "application to tunnel")
+	}
+	j.wg.Wait()
+	if x != nil {
+		x.leave()
+	}
+}
+
+// copies joins any two connections, with a goroutine for each direction.
+func (j *joining) copies(ctx context.Context) {
 	carry := func(dst, src net.Conn, n *atomic.Int64, what string) {
 		err := copyConn(dst, src, n)
 		if err == nil {
 			err = closeWrite(dst)
 		}
-		if err != nil && !late(err, src, dst) {
-			fail(fmt.Errorf("%s: %w", what, err))
-		} else if err != nil {
-			once.Do(func() { first = fmt.Errorf("%s: %w", what, err) })
-		}
+		j.ended(err, src, dst, what)
 	}
-	wg.Go(func() {
-		to := tunnel
-		if asked != nil {
-			s, err := asked.firstWords(app, &t.Sent)
-			if err != nil {
-				fail(fmt.Errorf("application to tunnel: %w", err))
-				return
-			}
-			to = s
+	j.wg.Go(func() {
+		if to, ok := j.words(); ok {
+			carry(to, j.app, &j.t.Sent, "application to tunnel")
 		}
-		carry(to, app, &t.Sent, "application to tunnel")
 	})
-	from, err := tunnel, error(nil)
-	if asked != nil {
-		if from, err = asked.settle(ctx); err != nil {
-			fail(err)
-		}
-		asked.finish(err)
+	if from, ok := j.settle(ctx); ok {
+		carry(j.app, from, &j.t.Received, "tunnel to application")
 	}
-	if err == nil {
-		if t.Opened != nil {
-			t.Opened()
-		}
-		carry(app, from, &t.Received, "tunnel to application")
-	}
-	wg.Wait()
-	stop()
-	if asked != nil {
-		tunnel = asked.current()
-	}
-	once.Do(func() { first = errors.Join(app.Close(), tunnel.Close()) })
-	if first != nil {
-		// Closing again is harmless, and needed where a break was let pass.
-		_, _ = app.Close(), tunnel.Close()
-	}
-	return Result{Sent: t.Sent.Load(), Received: t.Received.Load(), Err: first}
 }
 
 // late reports whether err is a peer's refusal of more data after it had sent everything itself: then what it has sent
@@ -172,7 +249,6 @@ func splice(dst, src net.Conn, n *atomic.Int64) error {
 // copyTo writes what arrives to dst. The peer may send more when dst has taken it.
 func (s *Stream) copyTo(dst io.Writer, n *atomic.Int64) error {
 	var chunks []chunk
-	var pieces, rest net.Buffers
 	for {
 		var err error
 		chunks, err = s.take(chunks)
@@ -182,47 +258,35 @@ func (s *Stream) copyTo(dst io.Writer, n *atomic.Int64) error {
 		if err != nil {
 			return err
 		}
-		all := pieces[:0]
-		for i := range chunks {
-			all = append(all, chunks[i].p)
+		for _, x := range chunks {
+			m := 0
+			if err == nil {
+				m, err = dst.Write(x.p)
+			}
+			n.Add(int64(m))
+			s.gave(len(x.p))
+			x.b.release()
 		}
-		rest = all // WriteTo eats its receiver
-		m, err := rest.WriteTo(dst)
-		n.Add(m)
-		total := 0
-		for i := range chunks {
-			total += len(chunks[i].p)
-			chunks[i].b.release()
-			chunks[i] = chunk{}
-		}
-		clear(all)
-		pieces = all
-		s.gave(total)
+		clear(chunks)
 		if err != nil {
 			return err
 		}
 	}
 }
 
-// copyFrom sends what src has. It takes a buffer only when there is something to read and the peer's window is open.
+// copyFrom sends what src has.
 func (s *Stream) copyFrom(src net.Conn, n *atomic.Int64) error {
-	r := newReader(src, &s.c.pool.bulk)
 	for {
 		if err := s.waitWindow(); err != nil {
 			return err
 		}
-		b, m, err := r.read(h2.FrameHeaderLen)
-		if m > 0 {
-			var sent int
-			sent, werr := s.send(b.b[h2.FrameHeaderLen:h2.FrameHeaderLen+m], b.b)
-			n.Add(int64(sent))
-			if werr != nil {
-				b.release()
-				return werr
-			}
-		}
-		if b != nil {
-			b.release()
+		b := s.c.pool.take(single)
+		m, err := src.Read(b.b)
+		sent, werr := s.Write(b.b[:m])
+		n.Add(int64(sent))
+		b.release()
+		if werr != nil {
+			return werr
 		}
 		if err == io.EOF {
 			return nil
@@ -231,4 +295,40 @@ func (s *Stream) copyFrom(src net.Conn, n *atomic.Int64) error {
 			return err
 		}
 	}
+}
+
+// readSome reads once. From a socket it takes a buffer only when there is something to read.
+func (p *buffers) readSome(conn net.Conn) (b *buffer, n int, err error) {
+	tcp, ok := conn.(*net.TCPConn)
+	if !ok {
+		b = p.take(single)
+		n, err = conn.Read(b.b)
+		return b, n, err
+	}
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		return nil, 0, err
+	}
+	var rerr error
+	err = raw.Read(func(fd uintptr) bool {
+		for {
+			b = p.take(single)
+			if n, rerr = syscall.Read(int(fd), b.b); rerr == nil {
+				return true
+			}
+			b.release()
+			b, n = nil, 0
+			if rerr != syscall.EINTR {
+				return rerr != syscall.EAGAIN
+			}
+		}
+	})
+	switch {
+	case err != nil:
+	case rerr != nil:
+		err = &net.OpError{Op: "read", Net: "tcp", Source: tcp.LocalAddr(), Addr: tcp.RemoteAddr(), Err: os.NewSyscallError("read", rerr)}
+	case n == 0:
+		err = io.EOF
+	}
+	return b, n, err
 }

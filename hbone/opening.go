@@ -130,7 +130,7 @@ func (o *opening) next(s *Stream) (*Stream, error) {
 // the stream that was answered.
 func (o *opening) firstWords(src net.Conn, n *atomic.Int64) (*Stream, error) {
 	s := o.current()
-	b, m, rerr := newReader(src, &s.c.pool.bulk).read(h2.FrameHeaderLen)
+	b, m, rerr := s.c.pool.readSome(src)
 	if b != nil {
 		defer b.release()
 	}
@@ -150,7 +150,7 @@ func (o *opening) firstWords(src net.Conn, n *atomic.Int64) (*Stream, error) {
 			o.mu.Lock()
 			o.spoke = true
 			o.mu.Unlock()
-			sent, werr = s.send(b.b[h2.FrameHeaderLen:h2.FrameHeaderLen+m], b.b)
+			sent, werr = s.Write(b.b[:m])
 		}
 		next, err := o.next(s)
 		if err != nil {

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
-	"golang.org/x/net/http2/hpack"
 
 	"github.com/ambit-mesh/ambit/hbone"
 	"github.com/ambit-mesh/ambit/identity/mtls"
@@ -61,9 +60,7 @@ func (h *fakeHop) greet(c net.Conn, f func(*raw)) {
 		return
 	}
 	r := &raw{t: h.t, conn: conn, Framer: http2.NewFramer(conn, conn)}
-	r.SetMaxReadFrameSize(1 << 20)
-	r.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
-	r.enc = hpack.NewEncoder(&r.buf)
+	r.init()
 	r.WriteSettings()
 	f(r)
 	conn.Close()

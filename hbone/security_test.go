@@ -39,13 +39,17 @@ func (m *mesh) raw(t testing.TB) *raw {
 	}
 	t.Cleanup(func() { conn.Close() })
 	r := &raw{t: t, conn: conn, Framer: http2.NewFramer(conn, conn)}
-	r.SetMaxReadFrameSize(1 << 20)
-	r.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
-	r.enc = hpack.NewEncoder(&r.buf)
+	r.init()
 	io.WriteString(conn, http2.ClientPreface)
 	r.WriteSettings()
 	r.WriteSettingsAck()
 	return r
+}
+
+func (r *raw) init() {
+	r.SetMaxReadFrameSize(1 << 20)
+	r.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
+	r.enc = hpack.NewEncoder(&r.buf)
 }
 
 func (r *raw) block(fields ...string) []byte {

@@ -13,7 +13,6 @@ import (
 
 	"github.com/ambit-mesh/ambit/hbone/internal/h2"
 	"github.com/ambit-mesh/ambit/identity"
-	"github.com/ambit-mesh/ambit/identity/mtls"
 )
 
 // Server answers tunnels.
@@ -159,17 +158,11 @@ func (s *Server) serveConn(ctx, work context.Context, conn net.Conn, proven func
 func (s *Server) handshake(ctx context.Context, conn net.Conn) (*carrier, error) {
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
-	w := &wire{Conn: conn, pool: &s.pool}
-	t := tls.Server(w, s.TLS)
-	peer, err := mtls.Handshake(ctx, t)
+	end, err := shake(ctx, conn, &s.pool, s.TLS, false)
 	if err != nil {
 		return nil, fmt.Errorf("TLS handshake: %w", err)
 	}
-	if got := t.ConnectionState().NegotiatedProtocol; got != mtls.ALPN {
-		return nil, fmt.Errorf("peer %s negotiated protocol %q, want %q", peer, got, mtls.ALPN)
-	}
-	w.proven = true
-	return newCarrier(t, w, &s.pool, peer, engineConfig(true, serverStreams)), nil
+	return newCarrier(end, &s.pool, engineConfig(true, serverStreams)), nil
 }
 
 // tunnel is a request on its way to an answer.
@@ -243,7 +236,7 @@ func (t *tunnel) Accept(h http.Header) (net.Conn, error) {
 		return nil, fmt.Errorf("accept tunnel to %s: %w", t.authority, err)
 	}
 	t.s.status = http.StatusOK
-	c.kick.Signal()
+	c.flushLocked()
 	return t.s, nil
 }
 
@@ -266,7 +259,7 @@ func (t *tunnel) refuseLocked(status int, why string) {
 	}
 	s.sentEnd = true
 	c.eng.Reset(s.id, h2.NoError) // nothing to do if the client has ended too
-	c.kick.Signal()
+	c.kickLocked()
 	s.ended = false // what came is not to be read
 	s.failLocked(&ResetError{Code: h2.NoError.String(), Why: "refused: " + why})
 }

@@ -18,6 +18,7 @@ type Stream struct {
 	c       *carrier
 	id      uint32
 	opening *opening // of a tunnel that Open returned: for Join
+	joint   *joint   // with an application's socket
 
 	// guarded by the carrier's lock
 	canRead, canWrite sync.Cond
@@ -34,12 +35,10 @@ type Stream struct {
 	cancel            context.CancelCauseFunc // of the handler's context
 }
 
-// chunk is received data, in memory that it holds.
+// chunk is received data at the front of a buffer.
 type chunk struct {
 	p []byte
 	b *buffer
-	// own: nobody else writes to b, so that what comes next may be put behind p
-	own bool
 }
 
 // Peer is who is at the other end of the connection that carries the stream, as proved by its certificate.
@@ -54,9 +53,8 @@ func (s *Stream) LocalAddr() net.Addr { return s.c.localAddr() }
 // RemoteAddr is where the connection that carries the stream leads.
 func (s *Stream) RemoteAddr() net.Addr { return s.c.remoteAddr() }
 
-// pushLocked queues data: large pieces stay in the buffer they were read into, small ones and those of a stream that
-// nobody reads are copied, so that what is held is about what is counted.
-func (s *Stream) pushLocked(p []byte, b *buffer) {
+// pushLocked queues data. It is copied, so that what is held is about what is counted.
+func (s *Stream) pushLocked(p []byte) {
 	if s.closed { // Close was called: as TCP does, tell a peer who sends on
 		s.c.eng.Consumed(s.id, len(p))
 		s.abortLocked(h2.Cancel, "data after close")
@@ -66,24 +64,19 @@ func (s *Stream) pushLocked(p []byte, b *buffer) {
 		s.canRead.Broadcast()
 	}
 	s.queued += len(p)
-	if len(p) >= pinAtLeast && s.queued <= 4*recordSize {
-		b.hold()
-		s.queue = append(s.queue, chunk{p: p, b: b})
-		return
-	}
-	if n := len(s.queue); n > 0 && s.queue[n-1].own {
+	if n := len(s.queue); n > 0 {
 		last := &s.queue[n-1]
 		m := min(len(p), cap(last.p)-len(last.p))
 		last.p, p = append(last.p, p[:m]...), p[m:]
 	}
 	for len(p) > 0 {
-		nb := s.c.pool.takeRecord
-		if len(p) <= smallSize && s.queued <= smallSize {
-			nb = s.c.pool.takeSmall
+		size := single
+		if s.queued <= small.size() {
+			size = small
 		}
-		x := nb()
+		x := s.c.pool.take(size)
 		m := min(len(p), len(x.b))
-		s.queue = append(s.queue, chunk{p: append(x.b[:0], p[:m]...), b: x, own: true})
+		s.queue = append(s.queue, chunk{p: append(x.b[:0], p[:m]...), b: x})
 		p = p[m:]
 	}
 }
@@ -113,6 +106,9 @@ func (s *Stream) failLocked(err error) {
 	s.canRead.Broadcast()
 	s.canWrite.Broadcast()
 	s.c.forgetLocked(s)
+	if s.joint != nil {
+		s.joint.brokenLocked(err)
+	}
 }
 
 // dropLocked throws away what was received.
@@ -129,7 +125,7 @@ func (s *Stream) dropLocked() {
 // abortLocked resets the stream.
 func (s *Stream) abortLocked(code h2.Code, why string) {
 	s.c.eng.Reset(s.id, code)
-	s.c.kick.Signal()
+	s.c.kickLocked()
 	s.failLocked(&ResetError{Code: code.String(), Why: why})
 }
 
@@ -178,7 +174,7 @@ func (s *Stream) Read(p []byte) (int, error) {
 func (s *Stream) tookLocked(n int) {
 	s.c.eng.Consumed(s.id, n)
 	if s.c.eng.Out() > 0 {
-		s.c.kick.Signal()
+		s.c.kickLocked()
 	}
 }
 
@@ -202,42 +198,21 @@ func (s *Stream) gave(n int) {
 }
 
 // Write sends to the peer. It blocks while the peer's window is full.
-func (s *Stream) Write(p []byte) (int, error) { return s.send(p, nil) }
-
-// framed is room for a frame's header and, behind it, the data to send.
-type framed []byte
-
-// send sends p. If p lies in f, behind the room for a header, it can go out in one piece without being copied.
-func (s *Stream) send(p []byte, f framed) (int, error) {
-	if len(p) == 0 {
-		return 0, nil
-	}
+func (s *Stream) Write(p []byte) (int, error) {
 	c := s.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	sent := 0
-	for {
+	for len(p) > 0 {
 		if err := s.waitWriteLocked(); err != nil {
 			return sent, err
 		}
-		if f != nil && !c.writing && c.eng.Out() == 0 && c.eng.Window(s.id) >= len(p) && c.eng.FrameLimit() >= len(p) {
-			n := c.eng.Reserve(s.id, len(p))
-			h2.PutDataHeader(f, s.id, n)
-			if err := c.writeLocked(f[:h2.FrameHeaderLen+n]); err != nil {
-				c.failLocked(err)
-				return sent, s.err
-			}
-			return n, nil
-		}
-		n := c.eng.Send(s.id, p[:min(len(p), bulkSize)])
-		sent, p, f = sent+n, p[n:], nil
-		if !c.writing {
-			c.flushLocked()
-		}
-		if len(p) == 0 {
-			return sent, nil
-		}
+		n := c.eng.Reserve(s.id, min(len(p), middle.payload()))
+		b := c.pool.take(classFor(n))
+		c.sendLocked(b, b.fill(s.id, p[:n]))
+		sent, p = sent+n, p[n:]
 	}
+	return sent, nil
 }
 
 // waitWriteLocked waits until something can be sent.
@@ -252,7 +227,7 @@ func (s *Stream) waitWriteLocked() error {
 			return os.ErrDeadlineExceeded
 		case s.c.eng.Window(s.id) == 0:
 			s.canWrite.Wait()
-		case s.c.eng.Out() >= maxQueued:
+		case s.c.backlogLocked() >= maxQueued:
 			s.c.room.Wait()
 		default:
 			return nil
@@ -265,6 +240,44 @@ func (s *Stream) waitWindow() error {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
 	return s.waitWriteLocked()
+}
+
+// reserve takes up to n bytes out of the peer's windows; nothing if the stream has to wait.
+func (s *Stream) reserve(n int) int {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	if s.err != nil || s.sentEnd || s.c.backlogLocked() >= maxQueued {
+		return 0
+	}
+	return s.c.eng.Reserve(s.id, n)
+}
+
+// unreserve gives back what was not used.
+func (s *Stream) unreserve(n int) {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	s.unreserveLocked(n)
+}
+
+func (s *Stream) unreserveLocked(n int) {
+	if s.c.eng.Unreserve(s.id, n) {
+		s.c.wakeLocked()
+	}
+}
+
+// sendReserved sends n bytes that are in place in b, which it takes over, and gives back what was reserved beyond that.
+func (s *Stream) sendReserved(b *buffer, n, beyond int) error {
+	size := b.frame(s.id, n)
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	if s.err != nil {
+		s.unreserveLocked(n + beyond)
+		b.release()
+		return s.err
+	}
+	s.unreserveLocked(beyond)
+	s.c.sendLocked(b, size)
+	return nil
 }
 
 // CloseWrite ends our direction. What was written before arrives.
@@ -281,11 +294,7 @@ func (s *Stream) closeWriteLocked() error {
 	s.sentEnd = true
 	s.c.eng.SendEnd(s.id)
 	s.canWrite.Broadcast()
-	if s.c.writing {
-		s.c.kick.Signal()
-	} else {
-		s.c.flushLocked()
-	}
+	s.c.flushLocked()
 	if s.ended {
 		s.c.forgetLocked(s)
 	}

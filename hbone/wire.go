@@ -1,15 +1,19 @@
 package hbone
 
 import (
+	"encoding/binary"
 	"net"
 	"sync"
+
+	"github.com/ambit-mesh/ambit/hbone/internal/record"
 )
 
 // maxUnproven bounds what a peer may send before it has proved who it is.
 const maxUnproven = 64 << 10
 
-// wire is the connection below TLS. crypto/tls makes one system call or two for each record; wire makes one for
-// several, and owns a buffer only while bytes are in it.
+// wire is the connection below crypto/tls. It reads ahead into a buffer that it owns only while bytes are in it, but
+// gives no byte beyond the record that is being read, so that after the handshake nothing of the next one is inside
+// crypto/tls.
 type wire struct {
 	net.Conn
 	pool *buffers
@@ -17,7 +21,10 @@ type wire struct {
 	// of the reading side
 	in      *buffer
 	pending []byte // of in
-	full    bool   // the last read filled its buffer, so more is likely there
+	size    sizer
+	header  [record.HeaderLen]byte
+	got     int // bytes of header
+	left    int // bytes of the record behind it
 	proven  bool
 	unread  int // bytes before the peer was proven
 
@@ -29,39 +36,49 @@ type wire struct {
 
 func (w *wire) Read(p []byte) (int, error) {
 	if len(w.pending) == 0 {
-		if !w.full || len(p) >= bulkSize {
-			n, err := w.Conn.Read(p)
-			w.full = n == len(p)
-			return n, w.count(n, err)
-		}
-		w.in = w.pool.takeBulk()
-		n, err := w.Conn.Read(w.in.b)
-		if err = w.count(n, err); err != nil && n == 0 {
-			w.letGo()
+		if err := w.fill(); err != nil {
 			return 0, err
 		}
-		w.full = n == len(w.in.b)
-		w.pending = w.in.b[:n]
 	}
-	n := copy(p, w.pending)
+	limit := w.left
+	if limit == 0 {
+		limit = len(w.header) - w.got
+	}
+	n := copy(p[:min(len(p), limit)], w.pending)
+	if w.left > 0 {
+		w.left -= n
+	} else if w.got += copy(w.header[w.got:], w.pending[:n]); w.got == len(w.header) {
+		w.left, w.got = int(binary.BigEndian.Uint16(w.header[3:])), 0
+	}
 	if w.pending = w.pending[n:]; len(w.pending) == 0 {
 		w.letGo()
 	}
 	return n, nil
 }
 
-func (w *wire) letGo() {
-	w.in.release()
-	w.in, w.pending = nil, nil
-}
-
-func (w *wire) count(n int, err error) error {
+// fill waits for bytes.
+func (w *wire) fill() error {
+	b := w.pool.take(max(w.size.class, single))
+	n, err := w.Conn.Read(b.b)
+	if n == 0 {
+		b.release()
+		return err
+	}
+	w.in, w.pending = b, b.b[:n]
+	w.size.learn(n, len(b.b))
 	if !w.proven {
 		if w.unread += n; w.unread > maxUnproven {
 			return errTooMuch
 		}
 	}
-	return err
+	return nil // an error comes again
+}
+
+func (w *wire) letGo() {
+	if w.in != nil {
+		w.in.release()
+		w.in, w.pending = nil, nil
+	}
 }
 
 // Write keeps what it is given while the wire is corked.
@@ -74,7 +91,7 @@ func (w *wire) Write(p []byte) (int, error) {
 	done := 0
 	for len(p) > 0 {
 		if w.held == nil {
-			w.held = w.pool.takeCork()
+			w.held = w.pool.take(middle)
 		}
 		m := copy(w.held.b[w.n:], p)
 		w.n, done, p = w.n+m, done+m, p[m:]

@@ -100,9 +100,10 @@ func (c *Conn) Window(id uint32) int {
 	return max(0, min(st.sendWindow, c.sendWindow))
 }
 
-// Reserve takes up to want bytes out of the windows for one DATA frame, and says how many it got.
+// Reserve takes up to want bytes out of the windows, and says how many it got. They may leave in several DATA frames, of
+// at most 16384 bytes each: that much every peer takes.
 func (c *Conn) Reserve(id uint32, want int) int {
-	n := min(want, c.Window(id), c.peerMaxFrame)
+	n := min(want, c.Window(id))
 	if n > 0 {
 		c.streams[id].sendWindow -= n
 		c.sendWindow -= n
@@ -114,5 +115,17 @@ func (c *Conn) Reserve(id uint32, want int) int {
 	return n
 }
 
-// FrameLimit is how much data the peer takes in one frame.
-func (c *Conn) FrameLimit() int { return c.peerMaxFrame }
+// Unreserve gives back n reserved bytes that were not sent. It reports whether that opened the connection's window, for
+// which other streams may wait.
+func (c *Conn) Unreserve(id uint32, n int) (opened bool) {
+	if n == 0 {
+		return false
+	}
+	opened = c.sendWindow <= 0
+	c.sendWindow += n
+	c.unearned -= n
+	if st := c.streams[id]; st != nil {
+		st.sendWindow += n
+	}
+	return opened && c.sendWindow > 0
+}

@@ -319,7 +319,7 @@ func (c *Conn) appendBlock(id uint32, block []byte, flags byte) {
 func (c *Conn) Send(id uint32, p []byte) int {
 	sent := 0
 	for len(p) > 0 {
-		n := c.Reserve(id, len(p))
+		n := c.Reserve(id, min(len(p), c.peerMaxFrame))
 		if n == 0 {
 			break
 		}
