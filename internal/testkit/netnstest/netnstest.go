@@ -18,6 +18,7 @@ import (
 	"syscall"
 	"testing"
 
+	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
 	"github.com/ambit-mesh/ambit/linux/link"
@@ -37,7 +38,7 @@ func Main(m *testing.M) {
 			fmt.Fprintln(os.Stderr, "netnstest:", err)
 			os.Exit(1)
 		}
-		os.Exit(m.Run())
+		os.Exit(runAll(m))
 	}
 	if fuzzing() {
 		os.Exit(runOutside(m, "fuzzing runs outside a network namespace"))
@@ -93,7 +94,20 @@ func runOutside(m *testing.M, why string) int {
 		fmt.Fprintln(os.Stderr, "netnstest:", err)
 		return 1
 	}
-	return m.Run()
+	return runAll(m)
+}
+
+// runAll runs the tests, which must leave no goroutine behind.
+func runAll(m *testing.M) int {
+	code := m.Run()
+	if code != 0 || fuzzing() {
+		return code
+	}
+	if err := goleak.Find(); err != nil {
+		fmt.Fprintln(os.Stderr, "netnstest: the tests left goroutines behind:", err)
+		return 1
+	}
+	return code
 }
 
 // again runs this binary with the same arguments in new namespaces. An error means that none could be made.
