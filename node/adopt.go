@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"sync/atomic"
 
@@ -92,19 +91,4 @@ func (a *agent) lookAll() {
 	for _, k := range keys {
 		a.queue.put(k)
 	}
-}
-
-// Uninstall takes the plugin out of the host and every rule out of the node and its pods.
-func (n *Node) Uninstall() error {
-	var failed []error
-	err := each(n.conf.NetnsDir, func(ns *netns.Namespace) {
-		ours, err := redirect.Captured(ns)
-		if err == nil && ours {
-			err = redirect.Remove(ns)
-		}
-		if err != nil {
-			failed = append(failed, fmt.Errorf("network namespace %d: %w", ns.Inode(), err))
-		}
-	})
-	return errors.Join(append(failed, err, n.host.Uninstall(), n.agent.probes.Remove())...)
 }

@@ -49,6 +49,9 @@ type Config struct {
 	ExcludeNamespaces []string
 	// PodNamespace is the agent's own, and the node proxies'.
 	PodNamespace string
+	// DaemonSet is the agent's own, in PodNamespace: when it is gone as the agent ends, no other agent will come. Default "": it
+	// never counts as gone.
+	DaemonSet string
 	// ProxyAccount is the service account of the node proxies: processes in their pods' network namespaces are handed the
 	// traffic of the mesh's pods, and nobody else is. Default ztunnel.
 	ProxyAccount string
@@ -113,7 +116,7 @@ func New(c Config) (*Node, error) {
 }
 
 // Run works until ctx ends. It then leaves capture, plugin and configuration in place: pods stay protected, and new ones
-// of the mesh wait for the next agent.
+// of the mesh wait for the next agent. Only if its daemon set is gone it takes everything away.
 func (n *Node) Run(ctx context.Context) error {
 	a := n.agent
 	if _, err := a.probes.Ensure(); err != nil {
@@ -144,7 +147,10 @@ func (n *Node) Run(ctx context.Context) error {
 		mux.Handle("GET /metrics", promhttp.HandlerFor(a.counts.registry, promhttp.HandlerOpts{}))
 		return lifecycle.HTTP{}.Serve(ctx, n.conf.Metrics, mux)
 	})
-	return g.Wait()
+	if err := g.Wait(); err != nil || ctx.Err() == nil || !n.removed() {
+		return err
+	}
+	return n.leave()
 }
 
 // repair looks after every pod from time to time: rules that somebody changed, a proxy that refused a pod.

@@ -144,6 +144,26 @@ func (c *Client) Namespace(ctx context.Context, name string) (objects.Namespace,
 	return o.Namespace(), nil
 }
 
+// DaemonSetRemoved reports whether somebody took a daemon set away, or is about to. An answer that says neither is an error.
+func (c *Client) DaemonSetRemoved(ctx context.Context, namespace, name string) (bool, error) {
+	var o struct {
+		Metadata struct {
+			Name    string `json:"name"`
+			Deleted string `json:"deletionTimestamp"`
+		} `json:"metadata"`
+	}
+	err := c.get(ctx, "/apis/apps/v1/namespaces/"+url.PathEscape(namespace)+"/daemonsets/"+url.PathEscape(name), nil, &o)
+	switch {
+	case NotFound(err):
+		return true, nil
+	case err != nil:
+		return false, fmt.Errorf("read daemon set %s/%s: %w", namespace, name, err)
+	case o.Metadata.Name != name:
+		return false, fmt.Errorf("read daemon set %s/%s: the API server answers about %q", namespace, name, o.Metadata.Name)
+	}
+	return o.Metadata.Deleted != "", nil
+}
+
 // Annotate sets an annotation of a pod, or removes it if the value is "".
 func (c *Client) Annotate(ctx context.Context, k objects.Key, name, value string) error {
 	var v *string
