@@ -200,6 +200,10 @@ func (s *Server) connection(ctx context.Context, nc net.Conn, protocol l7.Protoc
 	}
 	br := bufio.NewReader(nc)
 	nc.SetReadDeadline(time.Now().Add(firstTimeout)) //nolint:errcheck // a closed connection fails at the read
+	if _, err := br.Peek(1); err != nil {
+		return
+	}
+	nc.SetReadDeadline(time.Now().Add(headTimeout)) //nolint:errcheck // as above
 	if start, err := br.Peek(4); err == nil && string(start) == "PRI " {
 		nc.SetReadDeadline(time.Time{}) //nolint:errcheck // as above
 		s.serveH2(ctx, &readAhead{nc, br}, nc, info)
