@@ -135,7 +135,7 @@ func TestOnDemand(t *testing.T) {
 	l.service("gone.local", "10.96.0.3", 80, "nobody.local")
 	l.pod("bystander", "10.0.0.7", "", 0)
 
-	from := &state.Workload{Namespace: "default"}
+	from := &state.Workload{Kin: &state.Kin{Namespace: "default"}, Place: &state.Place{}}
 	route := func(to string) state.Route {
 		t.Helper()
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)

@@ -48,7 +48,7 @@ func TestHostNameEndpoints(t *testing.T) {
 		State: s, Pick: zero, Hosts: hosts{"db.example.com": {netip.MustParseAddr("2001:db8::7"), netip.MustParseAddr("192.0.2.7")}},
 		Resolved: func(from *state.Workload, host string) { told = append(told, from.Name+" "+host) },
 	}
-	from := &state.Workload{Name: "client", Namespace: "ns"}
+	from := &state.Workload{Name: "client", Kin: &state.Kin{Namespace: "ns"}, Place: &state.Place{}}
 	for to, want := range map[string]string{
 		"240.240.0.1:5432":   "Plaintext 192.0.2.7:5433 service ns/db.example.com, endpoint db.example.com, which has no tunnel", // of the family that was dialled
 		"[2001:2::1]:5432":   "Refuse [2001:2::1]:5432 no address of endpoint gone.example.com, host gone.example.com: NXDOMAIN",

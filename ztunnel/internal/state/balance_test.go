@@ -109,7 +109,7 @@ func TestDistribution(t *testing.T) {
 
 func TestNetworkFirst(t *testing.T) {
 	at := func(network, region, zone string) *Workload {
-		return &Workload{Network: network, Region: region, Zone: zone}
+		return &Workload{Kin: &Kin{Network: network}, Place: &Place{Region: region, Zone: zone}}
 	}
 	scopes := []Scope{workload.LoadBalancing_NETWORK, workload.LoadBalancing_REGION, workload.LoadBalancing_ZONE}
 	order := []*Workload{at("b", "x", "x"), at("b", "r", "x"), at("b", "r", "z"), at("a", "x", "x"), at("a", "r", "x"), at("a", "r", "z")}

@@ -122,8 +122,8 @@ func TestMemoryOfALargeMesh(t *testing.T) {
 	s := bigStore(t, manyServices/5, manyPods/5)
 	each := (heap() - before) / (manyPods / 5)
 	t.Logf("%d bytes a workload, its share of its service included", each)
-	if each > 1000 {
-		t.Errorf("a workload takes %d bytes, want at most 1000", each)
+	if each > 750 {
+		t.Errorf("a workload takes %d bytes, want at most 750", each)
 	}
 	route := func() {
 		s.Route(s.index.workloads["Kubernetes//Pod/ns-1/svc-1-7d4b9c6f5-00001"], netip.MustParseAddrPort("10.96.0.1:80"))

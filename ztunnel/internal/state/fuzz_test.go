@@ -24,7 +24,7 @@ func FuzzApply(f *testing.F) {
 		}
 		s := New(Config{TrustDomain: "td", Pick: func(uint64) uint64 { return 0 }})
 		_ = s.ApplyAddresses(Addresses{Set: []*workload.Address{a}}) // refusing is fine
-		from := &Workload{Namespace: "ns"}
+		from := &Workload{Kin: &Kin{Namespace: "ns"}, Place: &Place{}}
 		for _, w := range s.Snapshot().Workloads {
 			for _, addr := range w.Addresses {
 				s.Route(from, netip.AddrPortFrom(addr, 80))

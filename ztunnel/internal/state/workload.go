@@ -14,27 +14,15 @@ import (
 
 // Workload is one running instance. It is never written after it is made.
 type Workload struct {
-	UID, Name, Namespace, Hostname, Network string
-	Addresses                               []netip.Addr
-	Identity                                identity.ID
-	HBONE                                   bool // reached through a tunnel
-	NativeTunnel                            bool // ends the tunnel itself
-	Healthy                                 bool
-	HostNetwork                             bool
-	Capacity                                uint32
-	Waypoint                                *Gateway
-	NetworkGateway                          *Gateway
-	Node, Cluster                           string
-	CanonicalName, CanonicalRevision        string
-	Kind, Owner                             string // what it is an instance of: "deployment" and its name
-	AppTunnel                               *AppTunnel
-	Services                                []Membership // sorted by service
-	Policies                                []string     // "namespace/name", those that select it
-	Region, Zone, Subzone                   string
+	*Kin
+	*Place
+	UID, Name, Hostname string
+	Addresses           []netip.Addr
+	Node                string
+	Capacity            uint32
+	Healthy             bool
 	// Problem says what of it we do not understand. Nothing is sent to such a workload, and nothing let into it.
 	Problem string
-
-	expect []identity.ID // its own identity
 }
 
 // Membership puts a workload behind a service.
@@ -67,8 +55,9 @@ func (w *Workload) membership(service string) int {
 type parser struct {
 	trustDomain string
 	words       words
-	expected    expected
 	gateways    gateways
+	kin         kinship
+	places      places
 }
 
 // workload reads one. Only one without a name is an error; what else is wrong is its Problem.
@@ -77,33 +66,35 @@ func (p *parser) workload(w *workload.Workload) (*Workload, error) {
 		return nil, fmt.Errorf("workload %s/%s has no uid", w.GetNamespace(), w.GetName())
 	}
 	word := p.words.of
-	out := &Workload{
-		UID: w.GetUid(), Name: w.GetName(), Namespace: word(w.GetNamespace()), Hostname: w.GetHostname(), Network: word(w.GetNetwork()),
+	kin := &Kin{
+		Namespace: word(w.GetNamespace()), Network: word(w.GetNetwork()), Cluster: word(w.GetClusterId()),
 		HBONE: w.GetTunnelProtocol() == workload.TunnelProtocol_HBONE, NativeTunnel: w.GetNativeTunnel(),
-		Node: word(w.GetNode()), Cluster: word(w.GetClusterId()),
+		HostNetwork:   w.GetNetworkMode() == workload.NetworkMode_HOST_NETWORK,
 		CanonicalName: word(w.GetCanonicalName()), CanonicalRevision: word(w.GetCanonicalRevision()),
 		Kind: kindOf(w.GetWorkloadType()), Owner: word(w.GetWorkloadName()),
+	}
+	out := &Workload{
+		Kin: kin, Place: p.places.of(Place{word(w.GetLocality().GetRegion()), word(w.GetLocality().GetZone()), word(w.GetLocality().GetSubzone())}), UID: w.GetUid(), Name: w.GetName(), Hostname: w.GetHostname(), Node: word(w.GetNode()),
 		Healthy: w.GetStatus() == workload.WorkloadStatus_HEALTHY, Capacity: 1,
-		Region: word(w.GetLocality().GetRegion()), Zone: word(w.GetLocality().GetZone()), Subzone: word(w.GetLocality().GetSubzone()),
-		HostNetwork: w.GetNetworkMode() == workload.NetworkMode_HOST_NETWORK,
 	}
 	if strings.HasSuffix(out.UID, out.Name) {
 		out.Name = out.UID[len(out.UID)-len(out.Name):]
 	}
 	if policies := w.GetAuthorizationPolicies(); len(policies) > 0 {
-		out.Policies = make([]string, len(policies))
+		kin.Policies = make([]string, len(policies))
 		for i, name := range policies {
-			out.Policies[i] = word(name)
+			kin.Policies[i] = word(name)
 		}
 	}
-	out.Identity = identity.ID{
-		TrustDomain: word(cmp.Or(w.GetTrustDomain(), p.trustDomain)), Namespace: out.Namespace, ServiceAccount: word(cmp.Or(w.GetServiceAccount(), "default")),
+	kin.Identity = identity.ID{
+		TrustDomain: word(cmp.Or(w.GetTrustDomain(), p.trustDomain)), Namespace: kin.Namespace, ServiceAccount: word(cmp.Or(w.GetServiceAccount(), "default")),
 	}
-	out.expect = p.expected.of(out.Identity)
+	kin.expect = []identity.ID{kin.Identity}
 	if c := w.GetCapacity(); c != nil {
 		out.Capacity = c.GetValue()
 	}
 	out.Problem = p.details(out, w)
+	out.Kin = p.kin.of(kin)
 	return out, nil
 }
 
