@@ -140,6 +140,7 @@ func newScale(s *scope) *cobra.Command {
 	var replicas int
 	c := &cobra.Command{
 		Use: "scale KIND/NAME --replicas=N", Short: "Change how many pods a workload has", Args: cobra.MinimumNArgs(1),
+		Example: "  ambit local scale deploy/sleep --replicas 3",
 		RunE: func(c *cobra.Command, args []string) error {
 			ts, err := targets(args)
 			if err != nil {
@@ -165,6 +166,7 @@ func newRollout(s *scope) *cobra.Command {
 	c := group(&cobra.Command{Use: "rollout", Short: "Restart a workload's pods, or wait for them"})
 	restart := &cobra.Command{
 		Use: "restart KIND/NAME", Short: "Replace every pod by a new one", Args: cobra.MinimumNArgs(1),
+		Example: "  ambit local rollout restart deploy/sleep\n  ambit local rollout restart ds/ztunnel -n istio-system",
 		RunE: func(c *cobra.Command, args []string) error {
 			given, err := targets(args)
 			if err != nil {
@@ -188,6 +190,7 @@ func newRollout(s *scope) *cobra.Command {
 	var timeout time.Duration
 	status := &cobra.Command{
 		Use: "status KIND/NAME", Short: "Wait until a workload's pods are up to date and ready", Args: cobra.MinimumNArgs(1),
+		Example: "  ambit local rollout status deploy/sleep --timeout 1m",
 		RunE: func(c *cobra.Command, args []string) error {
 			ts, err := targets(args)
 			if err != nil {

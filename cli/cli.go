@@ -102,7 +102,28 @@ func newRoot(env Env) *cobra.Command {
 	root.SetOut(env.Out)
 	root.SetErr(env.Err)
 	root.AddCommand(newVersion(env), newValidate(env), newLocal(env), newDemo(env), newZtunnelConfig(env), newProxyStatus(env), newExplain(env), newAnalyze(env), newProxyConfig(env), newExperimental(env), newBugReport(env))
+	sayHow(root)
 	return root
+}
+
+// sayHow makes every command that is given too few or too many words say how it is written.
+func sayHow(c *cobra.Command) {
+	if check := c.Args; check != nil && c.Runnable() && !c.HasSubCommands() {
+		c.Args = func(c *cobra.Command, args []string) error {
+			err := check(c, args)
+			if err == nil {
+				return nil
+			}
+			how := "write " + strings.TrimSuffix(c.UseLine(), " [flags]")
+			if example, _, _ := strings.Cut(strings.TrimSpace(c.Example), "\n"); example != "" {
+				how += ", such as: " + example
+			}
+			return usage("%w; %s", err, how)
+		}
+	}
+	for _, sub := range c.Commands() {
+		sayHow(sub)
+	}
 }
 
 // Bounds of what is read: hand-written objects are small, what machines dump is not.

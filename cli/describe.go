@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/ambit-mesh/ambit/control/source/kinds"
@@ -100,14 +102,24 @@ func describe(w io.Writer, k kinds.Kind, o kinds.Object, extra [][]string, event
 	delete(annotations, corev1.LastAppliedConfigAnnotation) // it repeats the object
 	rows = append(rows, pairs("Annotations:", annotations)...)
 	rows = append(rows, []string{"Kind:", k.Kind + " (" + k.APIVersion() + ")"})
-	if p, ok := o.(*corev1.Pod); ok {
-		rows = append(rows, podRows(p)...)
+	switch x := o.(type) {
+	case *corev1.Pod:
+		rows = append(rows, podRows(x)...)
+	case *appsv1.Deployment:
+		rows = append(rows, []string{"Replicas:", fmt.Sprintf("%d desired, %d updated, %d available, %d unavailable", *cmp.Or(x.Spec.Replicas, new(int32(1))), x.Status.UpdatedReplicas, x.Status.AvailableReplicas, x.Status.UnavailableReplicas)})
+	case *corev1.Secret:
+		rows = append(rows, []string{"Type:", string(x.Type)})
+		for _, k := range slices.Sorted(maps.Keys(x.Data)) {
+			rows = append(rows, []string{k + ":", fmt.Sprintf("%d bytes", len(x.Data[k]))})
+		}
 	}
 	rows = append(rows, extra...)
 	if err := table.Align(w, rows); err != nil {
 		return err
 	}
-	if _, ok := o.(*corev1.Pod); !ok && len(extra) == 0 {
+	_, pod := o.(*corev1.Pod)
+	_, secret := o.(*corev1.Secret) // its values are not for every screen
+	if !pod && !secret && len(extra) == 0 {
 		text, err := specOf(o)
 		if err != nil {
 			return err
@@ -144,37 +156,6 @@ func pairs(title string, m map[string]string) [][]string {
 	for _, k := range slices.Sorted(maps.Keys(m)) {
 		rows = append(rows, []string{title, k + "=" + m[k]})
 		title = ""
-	}
-	return rows
-}
-
-func podRows(p *corev1.Pod) [][]string {
-	rows := [][]string{
-		{"Node:", p.Spec.NodeName + "/" + p.Status.HostIP},
-		{"Service Account:", p.Spec.ServiceAccountName},
-		{"Status:", table.PodStatus(p)},
-		{"IP:", p.Status.PodIP},
-	}
-	if p.Status.Message != "" {
-		rows = append(rows, []string{"Message:", p.Status.Message})
-	}
-	states := map[string]corev1.ContainerStatus{}
-	for _, c := range append(slices.Clone(p.Status.InitContainerStatuses), p.Status.ContainerStatuses...) {
-		states[c.Name] = c
-	}
-	for _, c := range append(slices.Clone(p.Spec.InitContainers), p.Spec.Containers...) {
-		st := states[c.Name]
-		rows = append(rows, []string{"Container " + c.Name + ":", c.Image + "  " + strings.Join(append(slices.Clone(c.Command), c.Args...), " ")})
-		state := "unknown"
-		switch {
-		case st.State.Running != nil:
-			state = "running since " + st.State.Running.StartedAt.Format(time.RFC3339)
-		case st.State.Waiting != nil:
-			state = "waiting: " + st.State.Waiting.Reason + "  " + st.State.Waiting.Message
-		case st.State.Terminated != nil:
-			state = fmt.Sprintf("terminated: %s, exit code %d  %s", st.State.Terminated.Reason, st.State.Terminated.ExitCode, st.State.Terminated.Message)
-		}
-		rows = append(rows, []string{"  State:", state}, []string{"  Ready:", fmt.Sprintf("%v, restarted %d times", st.Ready, st.RestartCount)})
 	}
 	return rows
 }

@@ -24,17 +24,17 @@ func newMeshDescribe(env Env) *cobra.Command {
 		Example: "  ambit x describe pod deploy/productpage-v1\n  ambit x describe service productpage",
 	})
 	for _, what := range []struct {
-		name, short string
-		alias       []string
-		tell        func(*look, context.Context, string) (*page, error)
-		offers      func(*look) completer
+		name, short, example string
+		alias                []string
+		tell                 func(*look, context.Context, string) (*page, error)
+		offers               func(*look) completer
 	}{
-		{"pod", "Tell what the mesh makes of a pod", []string{"po"}, (*look).describePod, func(l *look) completer { return l.somePods(captured) }},
-		{"service", "Tell what the mesh makes of a service", []string{"svc"}, (*look).describeService, func(l *look) completer { return l.objects("services") }},
+		{"pod", "Tell what the mesh makes of a pod", "  ambit x describe pod deploy/productpage-v1", []string{"po"}, (*look).describePod, func(l *look) completer { return l.somePods(captured) }},
+		{"service", "Tell what the mesh makes of a service", "  ambit x describe service productpage.shop", []string{"svc"}, (*look).describeService, func(l *look) completer { return l.objects("services") }},
 	} {
 		l := newLook(env)
 		sub := &cobra.Command{
-			Use: what.name + " NAME[.NAMESPACE]", Aliases: what.alias, Short: what.short, Args: cobra.ExactArgs(1),
+			Use: what.name + " NAME[.NAMESPACE]", Aliases: what.alias, Short: what.short, Args: cobra.ExactArgs(1), Example: what.example,
 			RunE: func(c *cobra.Command, args []string) error {
 				p, err := what.tell(l, c.Context(), args[0])
 				if err != nil {

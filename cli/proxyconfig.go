@@ -55,6 +55,7 @@ func newProxyConfig(env Env) *cobra.Command {
 	for _, p := range gatewayParts() {
 		c.AddCommand(&cobra.Command{
 			Use: p.name + " [POD[.NAMESPACE]]", Aliases: p.alias, Short: p.short, Args: cobra.MaximumNArgs(1),
+			Example: "  ambit proxy-config " + p.name + "\n  ambit pc " + p.name + " -o yaml",
 			RunE: func(c *cobra.Command, args []string) error {
 				d, err := read(c.Context(), args)
 				if err != nil {
@@ -69,6 +70,7 @@ func newProxyConfig(env Env) *cobra.Command {
 	}
 	c.AddCommand(&cobra.Command{
 		Use: "all [POD[.NAMESPACE]]", Short: "Show all of it", Args: cobra.MaximumNArgs(1),
+		Example: "  ambit proxy-config all",
 		RunE: func(c *cobra.Command, args []string) error {
 			d, err := read(c.Context(), args)
 			if err != nil {

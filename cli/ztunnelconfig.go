@@ -20,20 +20,22 @@ import (
 type part struct {
 	name, short, key string
 	alias            []string
-	table            func(*zdump.Dump, zdump.Filter) zdump.Table
+	// example is what one adds to the command.
+	example string
+	table   func(*zdump.Dump, zdump.Filter) zdump.Table
 	// own says that each ztunnel's list is its own; the others are the same everywhere.
 	own bool
 }
 
 func parts() []part {
 	return []part{
-		{"workload", "Show the workloads that ztunnel knows", "workloads", []string{"workloads", "w"}, (*zdump.Dump).WorkloadTable, false},
-		{"service", "Show the services that ztunnel knows", "services", []string{"services", "s", "svc"}, (*zdump.Dump).ServiceTable, false},
-		{"policy", "Show the policies that ztunnel knows", "policies", []string{"policies", "p", "pol"}, (*zdump.Dump).PolicyTable, false},
-		{"certificate", "Show the certificates that ztunnel holds for its pods", "certificates", []string{"certificates", "certs", "cert"}, func(d *zdump.Dump, f zdump.Filter) zdump.Table {
+		{"workload", "Show the workloads that ztunnel knows", "workloads", []string{"workloads", "w"}, "--workload-namespace default", (*zdump.Dump).WorkloadTable, false},
+		{"service", "Show the services that ztunnel knows", "services", []string{"services", "s", "svc"}, "--service-namespace default -o yaml", (*zdump.Dump).ServiceTable, false},
+		{"policy", "Show the policies that ztunnel knows", "policies", []string{"policies", "p", "pol"}, "--policy-namespace default", (*zdump.Dump).PolicyTable, false},
+		{"certificate", "Show the certificates that ztunnel holds for its pods", "certificates", []string{"certificates", "certs", "cert"}, "--node node-2", func(d *zdump.Dump, f zdump.Filter) zdump.Table {
 			return d.CertificateTable(f, time.Now())
 		}, true},
-		{"connections", "Show the connections that the pods have open", "workloadState", []string{"connection", "cons"}, (*zdump.Dump).ConnectionTable, true},
+		{"connections", "Show the connections that the pods have open", "workloadState", []string{"connection", "cons"}, "--direction inbound", (*zdump.Dump).ConnectionTable, true},
 	}
 }
 
@@ -61,6 +63,7 @@ func newZtunnelConfig(env Env) *cobra.Command {
 	for _, p := range parts() {
 		sub := &cobra.Command{
 			Use: p.name + " [POD[.NAMESPACE]]", Aliases: p.alias, Short: p.short, Args: cobra.MaximumNArgs(1),
+			Example: "  ambit ztunnel-config " + p.name + "\n  ambit zc " + p.name + " " + p.example,
 			RunE: func(c *cobra.Command, args []string) error {
 				d, err := l.readDump(c.Context(), &f, args, p.own)
 				if err != nil {
@@ -213,6 +216,7 @@ func newZtunnelAll(l *look, f *zcFlags) *cobra.Command {
 	headers := false
 	c := &cobra.Command{
 		Use: "all [POD[.NAMESPACE]]", Short: "Show all that a ztunnel knows", Args: cobra.MaximumNArgs(1),
+		Example: "  ambit ztunnel-config all --with-headers\n  ambit zc all -f config_dump.json",
 		RunE: func(c *cobra.Command, args []string) error {
 			d, err := l.readDump(c.Context(), f, args, false)
 			if err != nil {

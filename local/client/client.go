@@ -210,7 +210,7 @@ func (c *Client) send(ctx context.Context, method, path, contentType string, bod
 	if err != nil {
 		var op *net.OpError
 		if errors.As(err, &op) && op.Op == "dial" {
-			return nil, c.away()
+			return nil, c.away(err)
 		}
 		return nil, err
 	}

@@ -3,7 +3,9 @@ package client
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
@@ -28,7 +30,7 @@ func (s stream) Read(b []byte) (int, error) { return s.early.Read(b) }
 func (c *Client) DialPod(ctx context.Context, namespace, pod string, port int) (Stream, error) {
 	d, err := (&net.Dialer{}).DialContext(ctx, "unix", filepath.Join(c.dir, APISocket))
 	if err != nil {
-		return nil, c.away()
+		return nil, c.away(err)
 	}
 	conn := d.(*net.UnixConn)
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
@@ -56,6 +58,10 @@ func (c *Client) DialPod(ctx context.Context, namespace, pod string, port int) (
 	return stream{conn, in}, nil
 }
 
-func (c *Client) away() error {
+// away says why the cluster cannot be reached, and what to do.
+func (c *Client) away(err error) error {
+	if errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("the local cluster in %s is another user's: use it as that user, or start one of your own with: ambit local up", c.dir)
+	}
 	return fmt.Errorf("no local cluster is running (%s); start one with: ambit local up", c.dir)
 }

@@ -46,7 +46,7 @@ var ErrInterrupted = errors.New("interrupted twice: the program was killed")
 func (c *Client) Exec(ctx context.Context, req ExecRequest, stdin, stdout, stderr *os.File) (int, error) {
 	d, err := (&net.Dialer{}).DialContext(ctx, "unix", filepath.Join(c.dir, ExecSocket))
 	if err != nil {
-		return 0, c.away()
+		return 0, c.away(err)
 	}
 	defer d.Close()
 	conn := d.(*net.UnixConn)
