@@ -230,9 +230,9 @@ func (l *look) tell(found []analyze.Message, f analyzeFlags, elsewhere int) erro
 	for _, m := range found {
 		word := m.Level.String()
 		tone := map[analyze.Level]func(string) string{analyze.Error: p.bad, analyze.Warning: p.warn, analyze.Info: p.faint}[m.Level]
-		fmt.Fprintln(l.env.Out, tone(word)+strings.TrimPrefix(m.Line(), word))
+		fmt.Fprintln(l.env.Out, tone(word)+table.Plain(strings.TrimPrefix(m.Line(), word)))
 		if m.Hint != "" {
-			fmt.Fprintln(l.env.Out, p.faint("    → "+m.Hint))
+			fmt.Fprintln(l.env.Out, p.faint("    → "+table.Plain(m.Hint)))
 		}
 	}
 	what := "namespace " + l.namespace

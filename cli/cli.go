@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/ambit-mesh/ambit/local/client"
+	"github.com/ambit-mesh/ambit/local/table"
 )
 
 // Env is the world outside the command: streams, and what the build says of itself.
@@ -40,10 +41,10 @@ func Run(ctx context.Context, env Env, args []string) int {
 	for _, err := range each(err) {
 		var refused *client.StatusError
 		if errors.As(err, &refused) && refused.Reason != "" {
-			fmt.Fprintf(env.Err, "Error from server (%s): %v\n", refused.Reason, err)
+			fmt.Fprintf(env.Err, "Error from server (%s): %s\n", refused.Reason, table.Plain(err.Error()))
 			continue
 		}
-		fmt.Fprintf(env.Err, "Error: %v\n", err)
+		fmt.Fprintf(env.Err, "Error: %s\n", table.Plain(err.Error()))
 	}
 	if errors.As(err, new(usageError)) {
 		return exitUsage

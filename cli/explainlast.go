@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/ambit-mesh/ambit/api/explain"
+	"github.com/ambit-mesh/ambit/local/table"
 )
 
 // explainLast tells of the connections that failed lately, on all nodes.
@@ -45,7 +46,7 @@ func (l *look) explainLast(ctx context.Context, n int, output string) error {
 		fmt.Fprintln(l.env.Out, "No connection has failed since the ztunnels started.")
 	}
 	for _, f := range all {
-		fmt.Fprint(l.env.Out, failureText(f))
+		fmt.Fprint(l.env.Out, table.Plain(failureText(f)))
 	}
 	return nil
 }

@@ -8,6 +8,8 @@ import (
 	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ambit-mesh/ambit/local/table"
 )
 
 // page is numbered steps, each a word and what there is to say, in further lines below it.
@@ -37,11 +39,11 @@ const (
 
 func (p *page) say(what string, t tone, format string, args ...any) {
 	p.steps++
-	p.lines = append(p.lines, pageLine{p.steps, what, fmt.Sprintf(format, args...), t})
+	p.lines = append(p.lines, pageLine{p.steps, what, table.Plain(fmt.Sprintf(format, args...)), t})
 }
 
 func (p *page) more(t tone, format string, args ...any) {
-	p.lines = append(p.lines, pageLine{text: fmt.Sprintf(format, args...), tone: t})
+	p.lines = append(p.lines, pageLine{text: table.Plain(fmt.Sprintf(format, args...)), tone: t})
 }
 
 // margin is where the text of every line begins.
@@ -50,7 +52,7 @@ const margin = 16
 // write shows the page in so many columns, 0 for as many as it takes, in colour where the paint has any.
 func (p *page) write(w io.Writer, width int, c paint) error {
 	var b strings.Builder
-	b.WriteString(c.bold(p.title) + "\n")
+	b.WriteString(c.bold(table.Plain(p.title)) + "\n")
 	tones := map[tone]func(string) string{plain: func(s string) string { return s }, fine: c.good, bad: c.bad, wary: c.warn, aside: c.faint}
 	for _, l := range p.lines {
 		lead := strings.Repeat(" ", margin)

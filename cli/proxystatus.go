@@ -179,7 +179,7 @@ func (l *look) tellProxies(ctx context.Context, all []xdsClient) error {
 	}
 	p := newPaint(l.env.Out)
 	for _, t := range troubles {
-		fmt.Fprintln(l.env.Out, p.warn(t))
+		fmt.Fprintln(l.env.Out, p.warn(table.Plain(t)))
 	}
 	return nil
 }
@@ -228,7 +228,7 @@ func (l *look) tellProxy(x xdsClient) error {
 		return err
 	}
 	if len(troubles) > 0 {
-		fmt.Fprintf(l.env.Out, "\n%s\n", strings.Join(troubles, "\n"))
+		fmt.Fprintf(l.env.Out, "\n%s\n", table.Plain(strings.Join(troubles, "\n")))
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/ambit-mesh/ambit/control/source/kinds"
+	"github.com/ambit-mesh/ambit/local/table"
 )
 
 // refusal is what is wrong at one place of a file, as -o json says it.
@@ -69,7 +70,7 @@ func tellRefusals(env Env, output string, valid int, bad kinds.Problems) error {
 		}
 	case len(bad) > 0:
 		for _, p := range bad {
-			fmt.Fprintln(env.Err, p)
+			fmt.Fprintln(env.Err, table.Plain(p.Error()))
 		}
 	default:
 		fmt.Fprintf(env.Out, "%d objects are valid\n", valid)

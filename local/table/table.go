@@ -68,7 +68,7 @@ func (p *Printer) Write(w io.Writer, kind kinds.Kind, objects []kinds.Object, op
 // Rows shows one portion that is made already.
 func (p *Printer) Rows(w io.Writer, rows [][]string) error {
 	var err error
-	p.width, err = align(w, rows, p.width)
+	p.width, err = align(w, plainly(rows), p.width)
 	return err
 }
 
@@ -97,10 +97,27 @@ func shown(kind kinds.Kind, opt Options) []column {
 	return cols
 }
 
-// Align writes rows in columns three spaces apart, the last one unpadded.
+// Align writes rows in columns three spaces apart, the last one unpadded. What cells say is shown, never obeyed.
 func Align(w io.Writer, rows [][]string) error {
+	_, err := align(w, plainly(rows), nil)
+	return err
+}
+
+// AlignColored is Align for cells of our own, whose colours are meant.
+func AlignColored(w io.Writer, rows [][]string) error {
 	_, err := align(w, rows, nil)
 	return err
+}
+
+func plainly(rows [][]string) [][]string {
+	out := make([][]string, len(rows))
+	for i, row := range rows {
+		out[i] = make([]string, len(row))
+		for j, text := range row {
+			out[i][j] = cell(text)
+		}
+	}
+	return out
 }
 
 // align starts from widths that columns have already, and gives those that they have then.

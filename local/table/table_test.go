@@ -104,7 +104,7 @@ func TestAge(t *testing.T) {
 
 func TestColoursTakeNoColumns(t *testing.T) {
 	var b strings.Builder
-	if err := Align(&b, [][]string{{"STEP", "RESULT", "TIME"}, {"one", "\x1b[32mheld\x1b[0;22m", "1s"}}); err != nil {
+	if err := AlignColored(&b, [][]string{{"STEP", "RESULT", "TIME"}, {"one", "\x1b[32mheld\x1b[0;22m", "1s"}}); err != nil {
 		t.Fatal(err)
 	}
 	if want := "STEP   RESULT   TIME\none    \x1b[32mheld\x1b[0;22m     1s\n"; b.String() != want {

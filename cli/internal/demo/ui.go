@@ -130,7 +130,7 @@ func (w *Walk) Summary() error {
 		rows = append(rows, []string{r.Name, result, fmt.Sprintf("%.1fs", r.Took.Seconds())})
 	}
 	fmt.Fprintln(w.Out)
-	if err := table.Align(w.Out, rows); err != nil {
+	if err := table.AlignColored(w.Out, rows); err != nil {
 		return err
 	}
 	if len(w.memory) == 0 {
