@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -179,24 +180,26 @@ func (a *authority) follow(ctx context.Context) error {
 func (a *authority) step(ctx context.Context, now time.Time) time.Duration {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	var problems []string
 	found, err := a.read(now)
 	switch {
 	case err != nil:
-		a.complainLocked("certificate authority not taken over, the last one stays in force: " + err.Error())
-	case found == nil && a.made:
-		// it has not come back through the source yet
-	case found == nil:
-		a.complainLocked("the certificate authority's Secret is gone; it stays in force until this process ends")
-	default:
-		a.problem, a.made = "", false
+		problems = append(problems, "not taken over, the last one stays in force: "+err.Error())
+	case found != nil:
+		a.made = false
+	case !a.made: // what we made ourselves may not have come back through the source yet
+		problems = append(problems, "its Secret is gone; it stays in force until this process ends")
 	}
-	a.followRotationLocked(now)
+	if err := a.followRotationLocked(now); err != nil {
+		problems = append(problems, err.Error())
+	}
 	if found != nil && err == nil {
 		a.takeOverLocked(ctx, found, now)
 	}
 	if err := a.renewLocked(ctx, now); err != nil {
-		a.complainLocked("another root certificate could not be made, will retry: " + err.Error())
+		problems = append(problems, "there is no other root certificate yet: "+err.Error())
 	}
+	a.complainLocked(strings.Join(problems, "; "))
 	if after, changed, going := a.rotation.Settled(now, a.longestLocked(a.rotation.Signing)); changed {
 		if !going {
 			after = ca.Rotation{}
@@ -212,18 +215,17 @@ func (a *authority) step(ctx context.Context, now time.Time) time.Duration {
 }
 
 func (a *authority) complainLocked(problem string) {
-	if problem != a.problem {
-		a.problem = problem
-		a.conf.Log.Error("certificate authority: "+problem, "namespace", a.conf.RootNamespace)
+	if problem != a.problem && problem != "" {
+		a.conf.Log.Error("certificate authority", "problem", problem)
 	}
+	a.problem = problem
 }
 
 // followRotationLocked takes in what others did with the rotation: another control plane, or an operator who ended it.
-func (a *authority) followRotationLocked(now time.Time) {
+func (a *authority) followRotationLocked(now time.Time) error {
 	stored, there, err := a.readRotation(now)
 	switch {
 	case err != nil:
-		a.complainLocked(err.Error())
 	case !there && a.stored.Next != "":
 		if a.rotation.Next == a.stored.Next {
 			a.rotation = ca.Rotation{}
@@ -235,6 +237,7 @@ func (a *authority) followRotationLocked(now time.Time) {
 			a.rotation = stored
 		}
 	}
+	return err
 }
 
 func (a *authority) takeOverLocked(ctx context.Context, found *ca.Authority, now time.Time) {

@@ -163,8 +163,10 @@ func TestL405ConversionIsNeverLooser(t *testing.T) {
 	}
 	when := func() *securityv1beta1.Condition {
 		return []*securityv1beta1.Condition{
-			{Key: "source.namespace", Values: []string{"a"}}, {Key: "destination.port", NotValues: []string{"80"}},
-			{Key: "request.headers[x]", Values: []string{"1"}}, {Key: "source.ip", NotValues: []string{"10.0.0.7"}},
+			{Key: "source.namespace", Values: []string{"a"}},
+			{Key: "destination.port", NotValues: []string{"80"}},
+			{Key: "request.headers[x]", Values: []string{"1"}},
+			{Key: "source.ip", NotValues: []string{"10.0.0.7"}},
 		}[random.IntN(4)]
 	}
 	admitted, denied := 0, 0

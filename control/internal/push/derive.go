@@ -9,7 +9,6 @@ import (
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/ambit-mesh/ambit/api/authorization"
@@ -33,12 +32,9 @@ type deriver struct {
 	waypoints collection.Collection[*ambient.Waypoint]
 	services  collection.Collection[*ambient.Service]
 
-	servicesIn *collection.Index[string, *ambient.Service] // by namespace
-	policiesIn *collection.Index[string, *securityv1.AuthorizationPolicy]
-	peersIn    *collection.Index[string, *securityv1.PeerAuthentication]
+	choosing *collection.Index[label, chooser]
+	peersIn  *collection.Index[string, *securityv1.PeerAuthentication] // by namespace; those for all of it
 }
-
-func inNamespace[T metav1.Object](o T) []string { return []string{o.GetNamespace()} }
 
 func newDeriver(st *source.Store, c ambient.Config) *deriver {
 	d := &deriver{Config: c, Objects: st.Objects, graph: st.Graph}
@@ -48,13 +44,12 @@ func newDeriver(st *source.Store, c ambient.Config) *deriver {
 	d.stale.MarkSynced()
 	d.assigned = collection.NewSet(d.graph, func(a ambient.Assigned) string { return a.Entry }, ambient.SameAssigned)
 	d.assigned.MarkSynced()
-	d.policiesIn = collection.NewIndex(d.AuthorizationPolicies, func(p *securityv1.AuthorizationPolicy) []string {
-		if len(p.Spec.GetSelector().GetMatchLabels()) == 0 {
-			return nil // workloads refer only to policies that select them
+	d.peersIn = collection.NewIndex(d.PeerAuthentications, func(p *securityv1.PeerAuthentication) []string {
+		if len(p.Spec.GetSelector().GetMatchLabels()) > 0 {
+			return nil
 		}
 		return []string{p.Namespace}
 	})
-	d.peersIn = collection.NewIndex(d.PeerAuthentications, inNamespace[*securityv1.PeerAuthentication])
 	d.waypoints = collection.Map(d.KubeGateways,
 		collection.Kind[*ambient.Waypoint]{Key: (*ambient.Waypoint).Key, Equal: func(a, b *ambient.Waypoint) bool { return a == b }},
 		func(r *collection.Read, g *gatewayv1.Gateway) (*ambient.Waypoint, bool) {
@@ -73,7 +68,7 @@ func newDeriver(st *source.Store, c ambient.Config) *deriver {
 			at.Assigned, _ = collection.Get(r, d.assigned, se.Namespace+"/"+se.Name)
 			return c.FromServiceEntry(se, at)
 		}))
-	d.servicesIn = collection.NewIndex(d.services, func(s *ambient.Service) []string { return []string{s.Wire.Namespace} })
+	d.choosing = d.choosers()
 	return d
 }
 
@@ -107,13 +102,14 @@ func (d *deriver) attached(r *collection.Read, o kinds.Object) ambient.Attached 
 func (d *deriver) around(r *collection.Read, o kinds.Object, labels map[string]string, node string) ambient.Around {
 	ns := o.GetNamespace()
 	a := ambient.Around{Waypoint: d.bind(r, o, "workload").Waypoint}
-	for _, s := range collection.Lookup(r, d.servicesIn, ns) {
+	services, policies, peers := d.chosen(r, ns, labels)
+	for _, s := range services {
 		if s.Selects(ns, labels) {
 			a.Services = append(a.Services, s)
 		}
 	}
-	a.Policies = append(policy.ForLabels(scoped(r, d.policiesIn, ns, d.RootNamespace), ns, labels, d.RootNamespace),
-		policy.ForWorkload(scoped(r, d.peersIn, ns, d.RootNamespace), ns, labels, d.RootNamespace)...)
+	a.Policies = append(policy.ForLabels(policies, ns, labels, d.RootNamespace),
+		policy.ForWorkload(append(peers, scoped(r, d.peersIn, ns, d.RootNamespace)...), ns, labels, d.RootNamespace)...)
 	if node != "" {
 		a.Node, _ = collection.Get(r, d.Nodes, node)
 	}

@@ -58,7 +58,10 @@ func (k Kind) Resource() string {
 }
 
 // All lists every kind, in the order in which a bare word finds its meaning.
-func All() []Kind {
+func All() []Kind { return slices.Collect(each) }
+
+// each is All for those who need only one of them: a search ends where it finds, and the most common come first.
+func each(yield func(Kind) bool) {
 	const (
 		net = "networking.istio.io"
 		sec = "security.istio.io"
@@ -66,69 +69,63 @@ func All() []Kind {
 		rb  = "rbac.authorization.k8s.io"
 	)
 	istio := []string{"v1", "v1beta1", "v1alpha3"}
-	return []Kind{
-		of[corev1.Namespace]("", "v1", "Namespace", "namespaces", "ns").cluster(),
-		of[corev1.Pod]("", "v1", "Pod", "pods", "po"),
-		of[corev1.Service]("", "v1", "Service", "services", "svc"),
-		of[corev1.ServiceAccount]("", "v1", "ServiceAccount", "serviceaccounts", "sa"),
-		of[corev1.ConfigMap]("", "v1", "ConfigMap", "configmaps", "cm"),
-		of[corev1.Secret]("", "v1", "Secret", "secrets"),
-		of[corev1.Node]("", "v1", "Node", "nodes", "no").cluster(),
-		of[corev1.Endpoints]("", "v1", "Endpoints", "endpoints", "ep"),
-		of[corev1.Event]("", "v1", "Event", "events", "ev"),
-		of[corev1.PersistentVolumeClaim]("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims", "pvc"),
-		of[corev1.ResourceQuota]("", "v1", "ResourceQuota", "resourcequotas", "quota"),
-		of[corev1.LimitRange]("", "v1", "LimitRange", "limitranges", "limits"),
-
-		of[appsv1.Deployment]("apps", "v1", "Deployment", "deployments", "deploy"),
-		of[appsv1.ReplicaSet]("apps", "v1", "ReplicaSet", "replicasets", "rs"),
-		of[appsv1.DaemonSet]("apps", "v1", "DaemonSet", "daemonsets", "ds"),
-		of[appsv1.StatefulSet]("apps", "v1", "StatefulSet", "statefulsets", "sts"),
-		of[batchv1.Job]("batch", "v1", "Job", "jobs"),
-		of[batchv1.CronJob]("batch", "v1", "CronJob", "cronjobs", "cj"),
-		of[discoveryv1.EndpointSlice]("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices"),
-
-		of[autoscalingv2.HorizontalPodAutoscaler]("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers", "hpa"),
-		of[policyv1.PodDisruptionBudget]("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets", "pdb"),
-		of[rbacv1.Role](rb, "v1", "Role", "roles"),
-		of[rbacv1.RoleBinding](rb, "v1", "RoleBinding", "rolebindings"),
-		of[rbacv1.ClusterRole](rb, "v1", "ClusterRole", "clusterroles").cluster(),
-		of[rbacv1.ClusterRoleBinding](rb, "v1", "ClusterRoleBinding", "clusterrolebindings").cluster(),
-		of[netv1.NetworkPolicy]("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies", "netpol"),
-		of[netv1.Ingress]("networking.k8s.io", "v1", "Ingress", "ingresses", "ing"),
-		of[netv1.IngressClass]("networking.k8s.io", "v1", "IngressClass", "ingressclasses").cluster(),
-
-		of[gatewayv1.GatewayClass](gw, "v1", "GatewayClass", "gatewayclasses", "gc").cluster().also("v1beta1"),
-		of[gatewayv1.Gateway](gw, "v1", "Gateway", "gateways", "gtw").also("v1beta1"),
-		of[gatewayv1.HTTPRoute](gw, "v1", "HTTPRoute", "httproutes").also("v1beta1"),
-		of[gatewayv1.GRPCRoute](gw, "v1", "GRPCRoute", "grpcroutes").also("v1alpha2"),
-		of[gatewayv1.TCPRoute](gw, "v1", "TCPRoute", "tcproutes").also("v1alpha2"),
-		of[gatewayv1.TLSRoute](gw, "v1", "TLSRoute", "tlsroutes").also("v1alpha3", "v1alpha2"),
-		of[gatewayv1.UDPRoute](gw, "v1", "UDPRoute", "udproutes").also("v1alpha2"),
-		of[gatewayv1.ReferenceGrant](gw, "v1", "ReferenceGrant", "referencegrants", "refgrant").also("v1beta1"),
-		of[gatewayv1.BackendTLSPolicy](gw, "v1", "BackendTLSPolicy", "backendtlspolicies", "btlspolicy").also("v1alpha3"),
-		of[gatewayv1.ListenerSet](gw, "v1", "ListenerSet", "listenersets", "lset"),
-
-		of[networkingv1.Gateway](net, "v1", "Gateway", "gateways", "gw").versions(istio),
-		of[networkingv1.VirtualService](net, "v1", "VirtualService", "virtualservices", "vs").versions(istio),
-		of[networkingv1.DestinationRule](net, "v1", "DestinationRule", "destinationrules", "dr").versions(istio),
-		of[networkingv1.ServiceEntry](net, "v1", "ServiceEntry", "serviceentries", "se").versions(istio),
-		of[networkingv1.WorkloadEntry](net, "v1", "WorkloadEntry", "workloadentries", "we").versions(istio),
-		of[networkingv1.WorkloadGroup](net, "v1", "WorkloadGroup", "workloadgroups", "wg").versions(istio),
-		of[networkingv1.Sidecar](net, "v1", "Sidecar", "sidecars").versions(istio),
-		of[networkingv1beta1.ProxyConfig](net, "v1beta1", "ProxyConfig", "proxyconfigs"),
-		of[networkingv1alpha3.EnvoyFilter](net, "v1alpha3", "EnvoyFilter", "envoyfilters"),
-		of[securityv1.AuthorizationPolicy](sec, "v1", "AuthorizationPolicy", "authorizationpolicies", "ap").also("v1beta1"),
-		of[securityv1.PeerAuthentication](sec, "v1", "PeerAuthentication", "peerauthentications", "pa").also("v1beta1"),
-		of[securityv1.RequestAuthentication](sec, "v1", "RequestAuthentication", "requestauthentications", "ra").also("v1beta1"),
-		of[telemetryv1.Telemetry]("telemetry.istio.io", "v1", "Telemetry", "telemetries", "telemetry").also("v1alpha1"),
-	}
+	_ = yield(of[corev1.Namespace]("", "v1", "Namespace", "namespaces", "ns").cluster()) &&
+		yield(of[corev1.Pod]("", "v1", "Pod", "pods", "po")) &&
+		yield(of[corev1.Service]("", "v1", "Service", "services", "svc")) &&
+		yield(of[corev1.ServiceAccount]("", "v1", "ServiceAccount", "serviceaccounts", "sa")) &&
+		yield(of[corev1.ConfigMap]("", "v1", "ConfigMap", "configmaps", "cm")) &&
+		yield(of[corev1.Secret]("", "v1", "Secret", "secrets")) &&
+		yield(of[corev1.Node]("", "v1", "Node", "nodes", "no").cluster()) &&
+		yield(of[corev1.Endpoints]("", "v1", "Endpoints", "endpoints", "ep")) &&
+		yield(of[corev1.Event]("", "v1", "Event", "events", "ev")) &&
+		yield(of[corev1.PersistentVolumeClaim]("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims", "pvc")) &&
+		yield(of[corev1.ResourceQuota]("", "v1", "ResourceQuota", "resourcequotas", "quota")) &&
+		yield(of[corev1.LimitRange]("", "v1", "LimitRange", "limitranges", "limits")) &&
+		yield(of[appsv1.Deployment]("apps", "v1", "Deployment", "deployments", "deploy")) &&
+		yield(of[appsv1.ReplicaSet]("apps", "v1", "ReplicaSet", "replicasets", "rs")) &&
+		yield(of[appsv1.DaemonSet]("apps", "v1", "DaemonSet", "daemonsets", "ds")) &&
+		yield(of[appsv1.StatefulSet]("apps", "v1", "StatefulSet", "statefulsets", "sts")) &&
+		yield(of[batchv1.Job]("batch", "v1", "Job", "jobs")) &&
+		yield(of[batchv1.CronJob]("batch", "v1", "CronJob", "cronjobs", "cj")) &&
+		yield(of[discoveryv1.EndpointSlice]("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices")) &&
+		yield(of[autoscalingv2.HorizontalPodAutoscaler]("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers", "hpa")) &&
+		yield(of[policyv1.PodDisruptionBudget]("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets", "pdb")) &&
+		yield(of[rbacv1.Role](rb, "v1", "Role", "roles")) &&
+		yield(of[rbacv1.RoleBinding](rb, "v1", "RoleBinding", "rolebindings")) &&
+		yield(of[rbacv1.ClusterRole](rb, "v1", "ClusterRole", "clusterroles").cluster()) &&
+		yield(of[rbacv1.ClusterRoleBinding](rb, "v1", "ClusterRoleBinding", "clusterrolebindings").cluster()) &&
+		yield(of[netv1.NetworkPolicy]("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies", "netpol")) &&
+		yield(of[netv1.Ingress]("networking.k8s.io", "v1", "Ingress", "ingresses", "ing")) &&
+		yield(of[netv1.IngressClass]("networking.k8s.io", "v1", "IngressClass", "ingressclasses").cluster()) &&
+		yield(of[gatewayv1.GatewayClass](gw, "v1", "GatewayClass", "gatewayclasses", "gc").cluster().also("v1beta1")) &&
+		yield(of[gatewayv1.Gateway](gw, "v1", "Gateway", "gateways", "gtw").also("v1beta1")) &&
+		yield(of[gatewayv1.HTTPRoute](gw, "v1", "HTTPRoute", "httproutes").also("v1beta1")) &&
+		yield(of[gatewayv1.GRPCRoute](gw, "v1", "GRPCRoute", "grpcroutes").also("v1alpha2")) &&
+		yield(of[gatewayv1.TCPRoute](gw, "v1", "TCPRoute", "tcproutes").also("v1alpha2")) &&
+		yield(of[gatewayv1.TLSRoute](gw, "v1", "TLSRoute", "tlsroutes").also("v1alpha3", "v1alpha2")) &&
+		yield(of[gatewayv1.UDPRoute](gw, "v1", "UDPRoute", "udproutes").also("v1alpha2")) &&
+		yield(of[gatewayv1.ReferenceGrant](gw, "v1", "ReferenceGrant", "referencegrants", "refgrant").also("v1beta1")) &&
+		yield(of[gatewayv1.BackendTLSPolicy](gw, "v1", "BackendTLSPolicy", "backendtlspolicies", "btlspolicy").also("v1alpha3")) &&
+		yield(of[gatewayv1.ListenerSet](gw, "v1", "ListenerSet", "listenersets", "lset")) &&
+		yield(of[networkingv1.Gateway](net, "v1", "Gateway", "gateways", "gw").versions(istio)) &&
+		yield(of[networkingv1.VirtualService](net, "v1", "VirtualService", "virtualservices", "vs").versions(istio)) &&
+		yield(of[networkingv1.DestinationRule](net, "v1", "DestinationRule", "destinationrules", "dr").versions(istio)) &&
+		yield(of[networkingv1.ServiceEntry](net, "v1", "ServiceEntry", "serviceentries", "se").versions(istio)) &&
+		yield(of[networkingv1.WorkloadEntry](net, "v1", "WorkloadEntry", "workloadentries", "we").versions(istio)) &&
+		yield(of[networkingv1.WorkloadGroup](net, "v1", "WorkloadGroup", "workloadgroups", "wg").versions(istio)) &&
+		yield(of[networkingv1.Sidecar](net, "v1", "Sidecar", "sidecars").versions(istio)) &&
+		yield(of[networkingv1beta1.ProxyConfig](net, "v1beta1", "ProxyConfig", "proxyconfigs")) &&
+		yield(of[networkingv1alpha3.EnvoyFilter](net, "v1alpha3", "EnvoyFilter", "envoyfilters")) &&
+		yield(of[securityv1.AuthorizationPolicy](sec, "v1", "AuthorizationPolicy", "authorizationpolicies", "ap").also("v1beta1")) &&
+		yield(of[securityv1.PeerAuthentication](sec, "v1", "PeerAuthentication", "peerauthentications", "pa").also("v1beta1")) &&
+		yield(of[securityv1.RequestAuthentication](sec, "v1", "RequestAuthentication", "requestauthentications", "ra").also("v1beta1")) &&
+		yield(of[telemetryv1.Telemetry]("telemetry.istio.io", "v1", "Telemetry", "telemetries", "telemetry").also("v1alpha1"))
 }
 
 // Find gives the kind that a person means by word: Pod, pods, po, virtualservices.networking.istio.io, Gateway.networking.istio.io.
 func Find(word string) (Kind, bool) {
 	name, group, qualified := strings.Cut(strings.ToLower(word), ".")
-	for _, k := range All() {
+	for k := range each {
 		// A version may stand between, as in gateways.v1.networking.istio.io.
 		if qualified && group != k.Group && !slices.ContainsFunc(k.Versions, func(v string) bool { return group == v+"."+k.Group }) {
 			continue
@@ -146,7 +143,7 @@ func FindGVK(apiVersion, kind string) (Kind, bool) {
 	if !ok {
 		group, version = "", apiVersion
 	}
-	for _, k := range All() {
+	for k := range each {
 		if k.Kind == kind && k.Group == group && slices.Contains(k.Versions, version) {
 			return k, true
 		}
@@ -157,7 +154,7 @@ func FindGVK(apiVersion, kind string) (Kind, bool) {
 // Of is the kind of o. It panics on a type that All does not list, which only our own code can make.
 func Of(o Object) Kind {
 	t := reflect.TypeOf(o)
-	for _, k := range All() {
+	for k := range each {
 		if k.typ == t {
 			return k
 		}
