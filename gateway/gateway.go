@@ -67,6 +67,8 @@ type Gateway struct {
 	changed   chan struct{}
 	measure   *measure.Families
 
+	noise *access.Limit // of lines about what was no request
+
 	logMu sync.Mutex // guards writes to AccessLog
 
 	mu      sync.Mutex // guards below
@@ -90,6 +92,7 @@ func New(c Config) (*Gateway, error) {
 	}
 	g := &Gateway{c: c, builder: table.NewBuilder(), changed: make(chan struct{}, 1), synced: map[string]func(){}}
 	g.current.Store(&table.Table{})
+	g.noise = &access.Limit{Burst: 1000, Rate: 100, Now: time.Now}
 	g.upstreams = upstream.New(g.dial, c.Log)
 	for _, t := range []string{mesh.TypeSecret, mesh.TypeBackend, mesh.TypeRoute, mesh.TypeListener} {
 		g.synced[t] = c.Ready.Add("xds " + t)
@@ -157,11 +160,20 @@ func (g *Gateway) report(r *access.Record) {
 	}
 }
 
-// refused reports a message that was no request.
+// refused reports a message that was no request. All are counted; lines are bounded, because they cost a client nothing.
 func (g *Gateway) refused(i *listen.Info, status int, why string) {
-	g.report(&access.Record{
+	rec := &access.Record{
 		Start: time.Now(), Method: "-", Path: "-", Protocol: "HTTP/1.1", Status: status, Flags: []string{access.DownstreamProtocol},
 		Details: "http1.codec_error", Termination: why, DownstreamLocal: i.Local.String(), DownstreamRemote: i.Remote.String(),
 		ServerName: i.ServerName,
-	})
+	}
+	ok, held := g.noise.Admit()
+	if !ok {
+		g.measure.Observe(rec)
+		return
+	}
+	if held > 0 {
+		g.c.Log.Warn("access lines about what was no request were held back", "lines", held)
+	}
+	g.report(rec)
 }

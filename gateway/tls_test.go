@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bufio"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -8,6 +9,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"fmt"
 	"math/big"
 	"net/http"
 	"strings"
@@ -127,7 +129,26 @@ func TestHTTPSByServerNameWithRotation(t *testing.T) {
 	if _, got := serial("blog.test", "shop.test"); got.status != 421 {
 		t.Errorf("a host that is not the server name's: %d, want 421", got.status)
 	}
+	roots := x509.NewCertPool()
+	roots.AddCert(a.cert)
+	kept, err := tls.Dial("tcp", gw, &tls.Config{ServerName: "shop.test", RootCAs: roots})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer kept.Close()
+	over := bufio.NewReader(kept)
+	ask := func() {
+		t.Helper()
+		fmt.Fprint(kept, "GET /kept HTTP/1.1\r\nHost: shop.test\r\n\r\n")
+		resp, err := http.ReadResponse(over, nil)
+		if err != nil || resp.StatusCode != 200 {
+			t.Fatalf("over a connection that was open: %v, %v", resp, err)
+		}
+		resp.Body.Close()
+	}
+	ask()
 	b.apply(a.secret("shop", 11, "shop.test"))
+	ask() // the new certificate is for new connections; those that are open stay so
 	if n, _ := serial("shop.test", "shop.test"); n != 11 {
 		t.Errorf("after rotation: certificate %d, want 11", n)
 	}

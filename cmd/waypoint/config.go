@@ -25,6 +25,7 @@ type config struct {
 	settle, grace                 time.Duration
 	readiness, metrics, admin     string
 	prometheus                    string
+	deployed, service, revision   string // names for metrics; empty: told from the pod's name
 }
 
 // parse reads arguments ("proxy router", as Istio's manifests write them, then flags) and environment.
@@ -32,6 +33,7 @@ func parse(args []string, env func(string) string, out io.Writer) (config, error
 	c := config{
 		role: "router", node: env("NODE_NAME"), pod: env("POD_NAME"), namespace: env("POD_NAMESPACE"), account: env("SERVICE_ACCOUNT"), ip: env("INSTANCE_IP"),
 		trustDomain: or(env("TRUST_DOMAIN"), mesh.TrustDomain), clusterID: or(env("ISTIO_META_CLUSTER_ID"), mesh.ClusterID),
+		deployed: env("ISTIO_META_WORKLOAD_NAME"), service: env("CANONICAL_SERVICE"), revision: or(env("CANONICAL_REVISION"), "latest"),
 		xds: or(env("XDS_ADDRESS"), fmt.Sprintf("%s:%d", mesh.IstiodHost, mesh.PortXDS)), log: or(env("LOG_LEVEL"), "info"),
 	}
 	c.ca = or(env("CA_ADDRESS"), c.xds)
@@ -92,8 +94,12 @@ func (c config) nodeID() string {
 	return fmt.Sprintf("router~%s~%s.%s~%s.svc.%s", c.ip, c.pod, c.namespace, c.namespace, mesh.ClusterDomain)
 }
 
-// workload is the name of what was deployed: the pod's without the hashes that its Deployment added.
+// workload is the name of what was deployed: as the manifest says, else the pod's without the hashes that its Deployment
+// added.
 func (c config) workload() string {
+	if c.deployed != "" {
+		return c.deployed
+	}
 	parts := strings.Split(c.pod, "-")
 	if len(parts) > 2 {
 		return strings.Join(parts[:len(parts)-2], "-")
