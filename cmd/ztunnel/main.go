@@ -46,9 +46,19 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return fmt.Errorf("RUST_LOG: %w", err)
 	}
-	handler := telemetry.NewHandler(os.Stdout, c.format, levels)
 	limitMemory(os.Getenv)
-	return serve(ctx, c, handler, levels)
+	queue := telemetry.NewQueue(os.Stdout)
+	handler := telemetry.NewHandler(queue, c.format, levels)
+	log := slog.New(handler)
+	queue.Lost = func(lines uint64) {
+		log.Warn("lines of the log are lost, they came faster than they were read", "lines", lines)
+	}
+	writing, end := context.WithCancel(context.WithoutCancel(ctx)) // until the last line
+	g := lifecycle.NewGroup(writing)
+	g.Go("log", queue.Run)
+	err = serve(ctx, c, handler, levels)
+	end()
+	return errors.Join(err, g.Wait())
 }
 
 // limitMemory trades a little of the collector's time for a small heap: a node proxy is on every node.
