@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/ambit-mesh/ambit/control/source/kinds"
 	"github.com/ambit-mesh/ambit/local/client"
@@ -122,12 +123,14 @@ func (s *scope) deleteAll(ctx context.Context, ts []located, f deleteFlags) erro
 		fmt.Fprintln(s.env.Out, "No resources found")
 	}
 	var failed []error
-	for _, t := range ts {
-		var err error
-		if f.dryRun == "none" {
+	was := make([]types.UID, len(ts)) // another may take the name at once, as that of a set's pod
+	for i, t := range ts {
+		o, err := api.Get(ctx, t.kind, t.namespace, t.name)
+		if err == nil {
+			was[i] = o.GetUID()
+		}
+		if err == nil && f.dryRun == "none" {
 			err = api.Delete(ctx, t.kind, t.namespace, t.name, f.grace)
-		} else {
-			_, err = api.Get(ctx, t.kind, t.namespace, t.name)
 		}
 		if client.NotFound(err) && f.ignore {
 			continue
@@ -147,8 +150,9 @@ func (s *scope) deleteAll(ctx context.Context, ts []located, f deleteFlags) erro
 	}
 	ctx, cancel := context.WithTimeout(ctx, f.timeout)
 	defer cancel()
-	for _, t := range ts {
-		err := api.Until(ctx, t.kind, t.namespace, t.name, func(o kinds.Object) (bool, string) { return o == nil, "it still exists" })
+	for i, t := range ts {
+		gone := func(o kinds.Object) (bool, string) { return o == nil || o.GetUID() != was[i], "it still exists" }
+		err := api.Until(ctx, t.kind, t.namespace, t.name, gone)
 		if err != nil {
 			return err
 		}

@@ -69,6 +69,7 @@ func (c *inside) run(ctx context.Context, in *sandbox.Inner, log *slog.Logger) e
 	if err := c.basics(); err != nil {
 		return err
 	}
+	g.Go("basics", func(ctx context.Context) error { return c.onServices(ctx, c.basics) }) // who deletes them gets them back
 	if err := c.serveAPI(g); err != nil {
 		return err
 	}

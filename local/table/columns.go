@@ -158,12 +158,16 @@ func nodeColumns() []column {
 	}
 	return []column{
 		col("STATUS", func(n *corev1.Node) string {
+			status := "NotReady"
 			for _, c := range n.Status.Conditions {
 				if c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue {
-					return "Ready"
+					status = "Ready"
 				}
 			}
-			return "NotReady"
+			if n.Spec.Unschedulable {
+				status += ",SchedulingDisabled"
+			}
+			return status
 		}),
 		col("ROLES", func(n *corev1.Node) string {
 			var roles []string
