@@ -1,7 +1,11 @@
 // Package objects is what of pods and namespaces decides about their place in the mesh, read from the API's JSON.
 package objects
 
-import "net/netip"
+import (
+	"net/netip"
+
+	"github.com/ambit-mesh/ambit/mesh"
+)
 
 // Key names a pod.
 type Key struct{ Namespace, Name string }
@@ -23,7 +27,7 @@ type Pod struct {
 // Is reports whether the runtime means this very pod by a UID, "" if it did not say. It knows a pod of a file on the node by
 // the hash of that file, and the API only the pod's mirror.
 func (p Pod) Is(uid string) bool {
-	return uid == "" || p.UID == uid || p.Annotations["kubernetes.io/config.mirror"] == uid
+	return uid == "" || p.UID == uid || p.Annotations[mirror] == uid
 }
 
 // Finished reports whether none of the pod's processes will run again.
@@ -68,7 +72,7 @@ func (o PodJSON) Meta() Meta { return o.Metadata }
 func (o PodJSON) Pod() Pod {
 	p := Pod{
 		Key: Key{o.Metadata.Namespace, o.Metadata.Name}, UID: o.Metadata.UID, ServiceAccount: o.Spec.ServiceAccountName,
-		Labels: o.Metadata.Labels, Annotations: o.Metadata.Annotations, HostNetwork: o.Spec.HostNetwork, Phase: o.Status.Phase,
+		Labels: o.Metadata.Labels, Annotations: annotations(o.Metadata.Annotations), HostNetwork: o.Spec.HostNetwork, Phase: o.Status.Phase,
 	}
 	if p.ServiceAccount == "" {
 		p.ServiceAccount = "default"
@@ -81,10 +85,29 @@ func (o PodJSON) Pod() Pod {
 	}
 	for _, w := range words {
 		if a, err := netip.ParseAddr(w); err == nil { // "" while the pod has no address
-			p.IPs = append(p.IPs, a.Unmap())
+			p.IPs = append(p.IPs, a.Unmap().WithZone(""))
 		}
 	}
 	return p
+}
+
+// mirror is the annotation by which the API names the file of a node that a pod is of. Only nodes can set it.
+const mirror = "kubernetes.io/config.mirror"
+
+// annotations keeps those that are read: others can be larger than all else that is known of a pod.
+func annotations(all map[string]string) map[string]string {
+	var kept map[string]string
+	for _, name := range []string{
+		mesh.AnnotationRedirection, mesh.AnnotationBypassInbound, mesh.AnnotationDNSCapture, mesh.AnnotationReroute, mesh.AnnotationSidecarStatus, mirror,
+	} {
+		if v, ok := all[name]; ok {
+			if kept == nil {
+				kept = map[string]string{}
+			}
+			kept[name] = v
+		}
+	}
+	return kept
 }
 
 // NamespaceJSON is a namespace as the API writes it.
