@@ -14,6 +14,8 @@ import (
 	"errors"
 	"fmt"
 	"hash"
+
+	"github.com/ambit-mesh/ambit/hbone/internal/gcm"
 )
 
 // suite is what a cipher suite means here.
@@ -66,15 +68,27 @@ func (h *half) rekey() error {
 	}
 	copy(h.iv[:], iv)
 	clear(iv)
-	block, err := aes.NewCipher(key)
-	if err != nil {
-		return fmt.Errorf("key of a TLS connection: %w", err)
-	}
-	if h.aead, err = cipher.NewGCM(block); err != nil {
+	if h.aead, err = newAEAD(key); err != nil {
 		return fmt.Errorf("key of a TLS connection: %w", err)
 	}
 	h.seq = 0
 	return nil
+}
+
+// newAEAD is AES-GCM, by the instructions that the processor has.
+func newAEAD(key []byte) (cipher.AEAD, error) {
+	if gcm.Supported() {
+		k, err := gcm.New(key)
+		if err != nil {
+			return nil, err
+		}
+		return k, nil
+	}
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		return nil, err
+	}
+	return cipher.NewGCM(block)
 }
 
 // update moves on to the next secret (RFC 8446, section 7.2).
@@ -85,6 +99,7 @@ func (h *half) update() error {
 	}
 	clear(h.secret)
 	h.secret = next
+	h.dropKey()
 	return h.rekey()
 }
 
@@ -102,6 +117,13 @@ func (h *half) forget() {
 	clear(h.secret)
 	clear(h.iv[:])
 	clear(h.nonce[:])
+	h.dropKey()
+}
+
+func (h *half) dropKey() {
+	if k, ok := h.aead.(interface{ Forget() }); ok {
+		k.Forget()
+	}
 	h.aead = nil
 }
 
