@@ -330,6 +330,54 @@ func TestCAReplacedWhileAway(t *testing.T) {
 	})
 }
 
+// Two control planes rotate as one: at no moment does one sign under a root that the other does not have trusted long enough.
+func TestTwoControlPlanesRotateAsOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMemory(t, cluster)
+		one := startVirtual(t, m, nil)
+		synctest.Wait()
+		two := startVirtual(t, m.doubled(), nil)
+		synctest.Wait()
+		seen := map[string]time.Time{string(parse(m.roots("default"))[0].Raw): {}} // roots, since when they are trusted
+		m.write(plugged(t, "one"))
+		synctest.Wait()
+		var last string
+		changes := 0
+		for i := range 72 {
+			for _, c := range parse(m.roots("default")) {
+				if _, ok := seen[string(c.Raw)]; !ok {
+					seen[string(c.Raw)] = time.Now()
+				}
+			}
+			var signed []string
+			for _, v := range []*virtual{one, two} {
+				got, err := v.authority("web", false).Issue(t.Context(), workloadID("web"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				raw := string(got.Roots[0].Raw)
+				if at, ok := seen[raw]; !ok || time.Since(at) < 2*time.Minute {
+					t.Fatalf("%v: signed under a root that is trusted since %v", time.Now(), at)
+				}
+				signed = append(signed, raw)
+			}
+			if signed[0] != signed[1] {
+				t.Fatalf("%v: they sign under two roots", time.Now())
+			}
+			if last != "" && last != signed[0] {
+				changes++
+			}
+			last = signed[0]
+			if time.Sleep(15 * time.Second); i > 20 {
+				time.Sleep(30 * time.Minute)
+			}
+		}
+		if n := len(parse(m.roots("default"))); n != 1 || changes != 1 {
+			t.Errorf("%d roots are trusted in the end, after %d changes", n, changes)
+		}
+	})
+}
+
 // A broken Secret changes nothing, and says which file of it is at fault.
 func TestBrokenCAIsNotTakenOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -36,6 +36,15 @@ type memory struct {
 	all    map[string]kinds.Object
 	status map[string]kinds.Object
 	writes int // of status
+
+	twin *memory // another view of the same cluster, for another control plane; nil for none
+}
+
+// doubled is another view of the cluster: what is written to one is seen in both.
+func (m *memory) doubled() *memory {
+	m.twin = m.again()
+	m.twin.twin = m
+	return m.twin
 }
 
 func ref(r source.Ref) string { return r.Kind.Resource() + "/" + r.Key }
@@ -69,6 +78,13 @@ func (m *memory) put(t testing.TB, text string) {
 }
 
 func (m *memory) write(all ...kinds.Object) {
+	m.apply(all)
+	if m.twin != nil {
+		m.twin.apply(all)
+	}
+}
+
+func (m *memory) apply(all []kinds.Object) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, o := range all {
@@ -99,11 +115,18 @@ func (m *memory) Create(ctx context.Context, o kinds.Object) error {
 
 func (m *memory) Delete(_ context.Context, k kinds.Kind, namespace, name string) error {
 	r := source.Ref{Kind: k, Key: source.Key(namespace, name)}
+	m.drop(r)
+	if m.twin != nil {
+		m.twin.drop(r)
+	}
+	return nil
+}
+
+func (m *memory) drop(r source.Ref) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.all, ref(r))
 	m.store.Apply(nil, []source.Ref{r})
-	return nil
 }
 
 func (m *memory) Read(_ context.Context, k kinds.Kind, namespace, name string) (kinds.Object, error) {

@@ -16,8 +16,10 @@ import (
 	"math/big"
 	"net"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -383,6 +385,45 @@ func TestFloodOfOneNode(t *testing.T) {
 	r.mu.Unlock()
 	if _, _, err := r.ask(request{token: "z1", asked: webID, csr: text}); err != nil {
 		t.Errorf("a second later: %v", err)
+	}
+}
+
+// CA-14: a node that asks without end is held to its share, and another's requests are answered in well under a second.
+func TestCA14FloodAndAnotherNode(t *testing.T) {
+	r := newRig(t)
+	text := csr(t, ecKey(t, elliptic.P256()), &x509.CertificateRequest{})
+	stop := make(chan struct{})
+	var flood sync.WaitGroup
+	var asked, issued atomic.Int64
+	for range 16 {
+		flood.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				asked.Add(1)
+				if _, _, err := r.ask(request{token: "z1", asked: webID, csr: text}); err == nil {
+					issued.Add(1)
+				}
+			}
+		})
+	}
+	var took []time.Duration
+	for range 100 {
+		begin := time.Now()
+		if _, _, err := r.ask(request{token: "z2", asked: "spiffe://cluster.local/ns/default/sa/far", csr: text}); err != nil {
+			t.Errorf("the other node: %v", err)
+		}
+		took = append(took, time.Since(begin))
+	}
+	close(stop)
+	flood.Wait()
+	slices.Sort(took)
+	t.Logf("of %d requests of one node %d were granted; another's took %v in the median, %v at most", asked.Load(), issued.Load(), took[50], took[99])
+	if issued.Load() > burst || took[99] > time.Second {
+		t.Error("one node's flood is felt")
 	}
 }
 

@@ -36,7 +36,8 @@ type Source struct {
 	dir   string
 	store *source.Store
 
-	hanging map[string]chan struct{} // reads that do not end, by path; owned by Run
+	hangMu  sync.Mutex               // guards below
+	hanging map[string]chan struct{} // reads that do not end, by path
 
 	mu      sync.Mutex          // guards below
 	tell    func()              // that there are other problems

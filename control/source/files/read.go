@@ -61,23 +61,33 @@ func readFile(path string) ([]byte, error) {
 	return data, err
 }
 
-// read reads a file below the directory, and gives up when that takes too long. What hangs in the file system is left
-// there; it ends when the file system answers.
-func (s *Source) read(name string) ([]byte, error) {
+// patience is how long a read may take; an error says that it is not even tried.
+func (s *Source) patience(name string) (time.Duration, error) {
+	s.hangMu.Lock()
+	defer s.hangMu.Unlock()
 	if at, hangs := s.hanging[name]; hangs {
 		select {
 		case <-at:
 			delete(s.hanging, name)
 		default:
-			return nil, readError{fmt.Errorf("%s: the file system does not answer", name)}
+			return 0, readError{fmt.Errorf("%s: the file system does not answer", name)}
 		}
 	}
-	wait := readTimeout
 	switch n := len(s.hanging); {
 	case n >= mostHanging:
-		return nil, readError{fmt.Errorf("%s: not read, the file system does not answer for others", name)}
+		return 0, readError{fmt.Errorf("%s: not read, the file system does not answer for others", name)}
 	case n > 0:
-		wait = hangingTimeout
+		return hangingTimeout, nil
+	}
+	return readTimeout, nil
+}
+
+// read reads a file below the directory, and gives up when that takes too long. What hangs in the file system is left
+// there; it ends when the file system answers.
+func (s *Source) read(name string) ([]byte, error) {
+	wait, err := s.patience(name)
+	if err != nil {
+		return nil, err
 	}
 	type result struct {
 		data []byte
@@ -98,6 +108,8 @@ func (s *Source) read(name string) ([]byte, error) {
 		}
 		return r.data, nil
 	case <-t.C:
+		s.hangMu.Lock()
+		defer s.hangMu.Unlock()
 		s.hanging[name] = over
 		return nil, readError{fmt.Errorf("%s: the file system does not answer", name)}
 	}

@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"runtime"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ambit-mesh/ambit/control/source"
@@ -154,12 +157,24 @@ func (s *Source) loadAll(looks []look) map[string]loaded {
 		names = append(append(names, l.name), s.belowLocked(l.name)...)
 	}
 	s.mu.Unlock()
-	out := map[string]loaded{}
-	for _, name := range names {
-		if _, twice := out[name]; !twice && isObjectFile(name) {
-			c, err := s.load(name)
-			out[name] = loaded{c, err}
-		}
+	names = slices.DeleteFunc(names, func(n string) bool { return !isObjectFile(n) })
+	slices.Sort(names)
+	names = slices.Compact(names)
+	all := make([]loaded, len(names))
+	var turn atomic.Int64
+	var readers sync.WaitGroup
+	for range min(len(names), runtime.GOMAXPROCS(0)) { // a start reads thousands
+		readers.Go(func() {
+			for i := turn.Add(1) - 1; int(i) < len(names); i = turn.Add(1) - 1 {
+				c, err := s.load(names[i])
+				all[i] = loaded{c, err}
+			}
+		})
+	}
+	readers.Wait()
+	out := make(map[string]loaded, len(names))
+	for i, name := range names {
+		out[name] = all[i]
 	}
 	return out
 }
