@@ -49,14 +49,41 @@ func (l *limiter) admit(r *Record) {
 	}
 }
 
-func (l *limiter) ok(r *Record) bool {
-	k := lineKey{r.Direction, r.Early, r.Src.Addr.Addr(), r.Dst.Addr, r.Err, r.Policy}
-	now := time.Now()
+// room reports whether a line that is like no other may be written.
+func (l *limiter) room() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	now := l.enterLocked()
+	if l.lines < perWindow {
+		l.lines++
+		return true
+	}
+	l.others++
+	l.flushLaterLocked(now)
+	return false
+}
+
+// enterLocked begins a window if the last is over.
+func (l *limiter) enterLocked() time.Time {
+	now := time.Now()
 	if now.Sub(l.began) >= window && !l.timed {
 		l.began, l.lines, l.seen, l.others = now, 0, map[lineKey]*repeated{}, 0
 	}
+	return now
+}
+
+func (l *limiter) flushLaterLocked(now time.Time) {
+	if !l.timed {
+		l.timed = true
+		time.AfterFunc(window-min(now.Sub(l.began), window), l.flush)
+	}
+}
+
+func (l *limiter) ok(r *Record) bool {
+	k := lineKey{r.Direction, r.Early, r.Src.Addr.Addr(), r.Dst.Addr, r.Err, r.Policy}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := l.enterLocked()
 	x := l.seen[k]
 	if x == nil && len(l.seen) < perWindow {
 		x = &repeated{}
@@ -73,10 +100,7 @@ func (l *limiter) ok(r *Record) bool {
 		x.held++
 		x.last = *r
 	}
-	if !l.timed {
-		l.timed = true
-		time.AfterFunc(window-min(now.Sub(l.began), window), l.flush)
-	}
+	l.flushLaterLocked(now)
 	return false
 }
 

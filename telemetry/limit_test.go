@@ -58,6 +58,23 @@ func TestDifferentLinesAreBoundedToo(t *testing.T) { // RS-11
 	})
 }
 
+func TestBeginningsAreBoundedInTheWalkthrough(t *testing.T) { // RS-11
+	synctest.Test(t, func(t *testing.T) {
+		got := logged(t, Walkthrough, "info", func(h *Handler) {
+			a := NewAccess(h)
+			for range 5000 {
+				a.Begin(example(Inbound))
+			}
+			time.Sleep(window + time.Millisecond)
+			synctest.Wait()
+			a.Begin(example(Inbound))
+		})
+		if n := strings.Count(got, "got CONNECT request"); n != perWindow+1 || !strings.Contains(got, "repeated=4000") {
+			t.Errorf("%d beginnings, want %d, and a count of the rest", n, perWindow+1)
+		}
+	})
+}
+
 func BenchmarkDenied(b *testing.B) {
 	levels, err := ParseLevels("info")
 	if err != nil {

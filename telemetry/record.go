@@ -73,6 +73,7 @@ type Access struct {
 	inbound     *slog.Logger
 	walkthrough bool
 	failures    *limiter
+	beginnings  *limiter
 }
 
 // NewAccess makes a writer of access records in the format of the given handler.
@@ -87,12 +88,18 @@ func NewAccess(h *Handler) *Access {
 	a.failures = &limiter{write: a.write, lost: func(n uint64) {
 		a.log.Warn("connections failed that are not told one by one", "repeated", n)
 	}}
+	a.beginnings = &limiter{lost: func(n uint64) {
+		a.log.Warn("connections begun that are not told one by one", "repeated", n)
+	}}
 	return a
 }
 
 // Begin tells that a connection was opened.
 func (a *Access) Begin(r *Record) {
 	if a.walkthrough {
+		if !a.beginnings.room() {
+			return
+		}
 		log, span := a.span(r)
 		log.LogAttrs(context.Background(), slog.LevelInfo, a.beginning(r), span)
 		return
