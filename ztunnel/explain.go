@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -15,6 +16,7 @@ import (
 	"github.com/ambit-mesh/ambit/api/explain"
 	"github.com/ambit-mesh/ambit/authz"
 	"github.com/ambit-mesh/ambit/identity"
+	"github.com/ambit-mesh/ambit/ztunnel/internal/dns"
 	"github.com/ambit-mesh/ambit/ztunnel/internal/state"
 )
 
@@ -137,7 +139,8 @@ func (z *Ztunnel) endpoints(from *state.Workload, to netip.AddrPort, route state
 	return out
 }
 
-// dialled is an address and port; of a service's name it is the service's first address.
+// dialled is an address and port; of a name it is the address that the pod would be answered, of a family of its own if
+// there is one.
 func (z *Ztunnel) dialled(from *state.Workload, text string) (netip.AddrPort, error) {
 	if to, err := netip.ParseAddrPort(text); err == nil {
 		return to, nil
@@ -150,14 +153,17 @@ func (z *Ztunnel) dialled(from *state.Workload, text string) (netip.AddrPort, er
 	if err != nil {
 		return netip.AddrPort{}, fmt.Errorf("to=%q: %w", text, err)
 	}
-	svc := z.state.ServiceOf(text[:i], from.Namespace)
-	if svc == nil {
-		return netip.AddrPort{}, fmt.Errorf("%s is no service of the mesh", text[:i])
+	addrs, ok := dns.Known(z.dnsConfig(), from.Namespace, text[:i])
+	switch {
+	case !ok:
+		return netip.AddrPort{}, fmt.Errorf("%s is no name of the mesh: ask about an address that it has outside", text[:i])
+	case len(addrs) == 0:
+		return netip.AddrPort{}, fmt.Errorf("%s has no address: a service without one of its own, and without endpoints", text[:i])
 	}
-	if len(svc.Addresses) == 0 {
-		return netip.AddrPort{}, fmt.Errorf("service %s has no address of its own: ask about one of its pods", svc.Key())
-	}
-	return netip.AddrPortFrom(svc.Addresses[0].Block.Addr(), uint16(port)), nil
+	at := slices.IndexFunc(addrs, func(a netip.Addr) bool {
+		return slices.ContainsFunc(from.Addresses, func(own netip.Addr) bool { return own.Is4() == a.Is4() })
+	})
+	return netip.AddrPortFrom(addrs[max(at, 0)], uint16(port)), nil
 }
 
 func (z *Ztunnel) explainInbound(_ context.Context, q url.Values) (any, error) {

@@ -73,7 +73,7 @@ func ask[T any](t *testing.T, z *Ztunnel, page, query string) (v T, status int) 
 
 func TestExplainTellsTheRoute(t *testing.T) {
 	z := explaining(t)
-	for _, to := range []string{"10.96.0.1:80", "web.local:80"} {
+	for _, to := range []string{"10.96.0.1:80", "web.local:80", "WEB.local.a.svc.cluster.local.:80"} { // a name as the pod would be answered
 		got, status := ask[explain.Outbound](t, z, "/explain", "from=a/sleep&to="+to)
 		if status != 200 || !got.Captured || got.Kind != "HBONE" || got.Service != "a/web.local" || got.Hop != "10.0.0.2:15008" ||
 			len(got.Endpoints) != 1 || got.Endpoints[0].Address != "10.0.0.2:8080" || got.Endpoints[0].Node != "n-web" {

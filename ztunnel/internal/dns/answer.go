@@ -26,6 +26,13 @@ type found struct {
 	Alias string
 }
 
+// Known gives the addresses that a pod of a namespace would be answered for a name, and false for one that resolvers
+// outside would be asked for.
+func Known(c Config, namespace, name string) ([]netip.Addr, bool) {
+	f, ok := lookup(c.Names, client{Namespace: namespace, Domain: c.defaults().Domain}, name)
+	return f.Addrs, ok
+}
+
 // lookup tries what a name may mean, in the order in which a pod's own resolver would find it: the name itself, the
 // name completed to a service's, the name without a search domain that the resolver has added. Each is also tried as
 // part of a wildcard. It gives false for a name that the mesh does not know.
