@@ -3,6 +3,7 @@ package podtest
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/ambit-mesh/ambit/internal/testkit/netnstest"
@@ -12,24 +13,30 @@ import (
 	"github.com/ambit-mesh/ambit/mesh"
 )
 
-// Bridge is a network 10.0.0.0/24 with a router at 10.0.0.254.
+// Bridge is a network 10.0.0.0/24 and fd00::/64 with a router at 10.0.0.254 and fd00::254.
 func Bridge(t testing.TB) *netns.Namespace {
 	t.Helper()
 	netnstest.Need(t)
 	ns := netnstest.New(t)
-	must(t, link.AddBridge(ns, "br0", netip.MustParsePrefix("10.0.0.254/24")))
+	must(t, link.AddBridge(ns, "br0", netip.MustParsePrefix("10.0.0.254/24"), netip.MustParsePrefix("fd00::254/64")))
 	return ns
 }
 
-// Pod is a namespace on the bridge with one address of its network.
-func Pod(t testing.TB, bridge *netns.Namespace, name string, ip netip.Addr) *netns.Namespace {
+// Pod is a namespace on the bridge with addresses of its network.
+func Pod(t testing.TB, bridge *netns.Namespace, name string, ips ...netip.Addr) *netns.Namespace {
 	t.Helper()
 	ns := netnstest.New(t)
 	must(t, link.AddVeth(link.Veth{Name: "v" + name, NS: bridge, Peer: "eth0", PeerNS: ns, Bridge: "br0"}))
-	must(t, link.AddAddr(ns, "eth0", netip.PrefixFrom(ip, 24)))
 	must(t, link.Up(ns, "eth0"))
 	must(t, link.Up(bridge, "v"+name))
-	must(t, link.AddRoute(ns, link.Route{To: netip.MustParsePrefix("0.0.0.0/0"), Via: netip.MustParseAddr("10.0.0.254")}))
+	for _, ip := range ips {
+		bits, to, via := 24, "0.0.0.0/0", "10.0.0.254"
+		if ip.Is6() {
+			bits, to, via = 64, "::/0", "fd00::254"
+		}
+		must(t, link.AddAddr(ns, "eth0", netip.PrefixFrom(ip, bits)))
+		must(t, link.AddRoute(ns, link.Route{To: netip.MustParsePrefix(to), Via: netip.MustParseAddr(via)}))
+	}
 	return ns
 }
 
@@ -37,18 +44,22 @@ func Pod(t testing.TB, bridge *netns.Namespace, name string, ip netip.Addr) *net
 // same in substance.
 func Capture(t testing.TB, ns *netns.Namespace) {
 	t.Helper()
-	lo := netip.MustParsePrefix("127.0.0.1/32")
 	other := nft.NotMark(mesh.Mark, mesh.MarkMask)
+	each := func(f func(notLoopback nft.Match) nft.Rule) []nft.Rule {
+		return []nft.Rule{f(nft.NotDaddr(netip.MustParsePrefix("127.0.0.1/32"))), f(nft.NotDaddr(netip.MustParsePrefix("::1/128")))}
+	}
 	must(t, nft.Apply(ns,
 		nft.Table{Family: nft.INet, Name: "nat", Chains: []nft.Chain{
-			{Name: "pre", Type: nft.NAT, Hook: nft.Prerouting, Priority: nft.PriorityDNAT, Rules: []nft.Rule{
-				nft.If(nft.NotDaddr(lo), nft.TCP(), nft.NotDport(mesh.PortHBONE), other).Then(nft.Redirect(mesh.PortPlaintext)),
-			}},
-			{Name: "out", Type: nft.NAT, Hook: nft.Output, Priority: nft.PriorityDNAT, Rules: []nft.Rule{
-				nft.If(nft.TCP(), nft.Mark(mesh.ConnMark, mesh.MarkMask)).Then(nft.Accept()),
-				nft.If(nft.NotDaddr(lo), nft.OutIface("lo")).Then(nft.Accept()),
-				nft.If(nft.NotDaddr(lo), nft.TCP(), other).Then(nft.Redirect(mesh.PortOutbound)),
-			}},
+			{Name: "pre", Type: nft.NAT, Hook: nft.Prerouting, Priority: nft.PriorityDNAT, Rules: each(func(afar nft.Match) nft.Rule {
+				return nft.If(afar, nft.TCP(), nft.NotDport(mesh.PortHBONE), other).Then(nft.Redirect(mesh.PortPlaintext))
+			})},
+			{Name: "out", Type: nft.NAT, Hook: nft.Output, Priority: nft.PriorityDNAT, Rules: slices.Concat(
+				[]nft.Rule{nft.If(nft.TCP(), nft.Mark(mesh.ConnMark, mesh.MarkMask)).Then(nft.Accept())},
+				each(func(afar nft.Match) nft.Rule { return nft.If(afar, nft.OutIface("lo")).Then(nft.Accept()) }),
+				each(func(afar nft.Match) nft.Rule {
+					return nft.If(afar, nft.TCP(), other).Then(nft.Redirect(mesh.PortOutbound))
+				}),
+			)},
 		}},
 		nft.Table{Family: nft.INet, Name: "mangle", Chains: []nft.Chain{
 			{Name: "pre", Type: nft.Filter, Hook: nft.Prerouting, Priority: nft.PriorityMangle, Rules: []nft.Rule{
@@ -58,8 +69,11 @@ func Capture(t testing.TB, ns *netns.Namespace) {
 				nft.If(nft.CTMark(mesh.ConnMark, mesh.MarkMask)).Then(nft.MarkFromCT()),
 			}},
 		}}))
-	must(t, link.AddRule(ns, link.Rule{Mark: mesh.ConnMark, Mask: mesh.MarkMask, Priority: 32764, Table: 100}))
-	must(t, link.AddRoute(ns, link.Route{To: netip.MustParsePrefix("0.0.0.0/0"), Link: "lo", Table: 100, Local: true}))
+	for _, all := range []string{"0.0.0.0/0", "::/0"} {
+		to := netip.MustParsePrefix(all)
+		must(t, link.AddRule(ns, link.Rule{V6: to.Addr().Is6(), Mark: mesh.ConnMark, Mask: mesh.MarkMask, Priority: 32764, Table: 100}))
+		must(t, link.AddRoute(ns, link.Route{To: to, Link: "lo", Table: 100, Local: true}))
+	}
 }
 
 func must(t testing.TB, err error) {

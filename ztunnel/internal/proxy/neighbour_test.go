@@ -34,7 +34,8 @@ func (w *world) neighbours(pods ...*pod) {
 			{Name: "in", Type: nft.Filter, Hook: nft.Input, Rules: []nft.Rule{nft.If(nft.TCP(), nft.Dport(mesh.PortHBONE)).Then(nft.Drop())}},
 		}}))
 	}
-	w.near = func(x *state.Workload) *proxy.Proxy { return byName[x.Name] }
+	near := func(x *state.Workload) *proxy.Proxy { return byName[x.Name] }
+	w.near.Store(&near)
 }
 
 // story is what happens in a mesh, told by its log without what differs each time.

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -33,18 +34,19 @@ func TestMain(m *testing.M) { netnstest.Main(m) }
 // world is a bridge with pods, and the proxies of those that are captured.
 type world struct {
 	t      *testing.T
+	v6     bool
 	bridge *netns.Namespace
 	ca     *fakeca.CA
 	store  *state.Store
 	log    *lines
 	conf   proxy.Config
-	near   func(*state.Workload) *proxy.Proxy // nil: all go through tunnels
+	near   atomic.Pointer[func(*state.Workload) *proxy.Proxy] // nil: all go through tunnels
 }
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	t.Cleanup(func() { goleak.VerifyNone(t) }) // after all that is cleaned up below
-	w := &world{t: t, bridge: podtest.Bridge(t), ca: fakeca.New(t), log: newLines()}
+	w := &world{t: t, v6: strings.HasPrefix(t.Name(), "TestIPv6/"), bridge: podtest.Bridge(t), ca: fakeca.New(t), log: newLines()}
 	w.store = state.New(state.Config{TrustDomain: fakeca.TrustDomain, Pick: func(uint64) uint64 { return 0 }})
 	levels, err := telemetry.ParseLevels("info")
 	w.must(err)
@@ -54,10 +56,11 @@ func newWorld(t *testing.T) *world {
 		Access: telemetry.NewAccess(h), TCP: telemetry.NewMetrics("ztunnel", "test").TCP, Log: slog.New(h), Grace: 200 * time.Millisecond, Wait: 300 * time.Millisecond,
 	}
 	w.conf.Neighbour = func(x *state.Workload) *proxy.Proxy {
-		if w.near == nil {
+		near := w.near.Load()
+		if near == nil {
 			return nil
 		}
-		return w.near(x)
+		return (*near)(x)
 	}
 	return w
 }
@@ -67,6 +70,21 @@ func (w *world) must(err error) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
+}
+
+// ip is an address of the tests' IPv4, or what stands for it in a world of IPv6.
+func (w *world) ip(v4 string) netip.Addr { return netip.MustParseAddr(w.text(v4)) }
+
+// text puts the world's addresses in place of those of IPv4: bare, or in brackets before a port.
+func (w *world) text(s string) string {
+	if !w.v6 {
+		return s
+	}
+	s = regexp.MustCompile(`\b10\.0\.0\.(\d+):`).ReplaceAllString(s, "[fd00::$1]:")
+	s = regexp.MustCompile(`\b10\.96\.0\.(\d+):`).ReplaceAllString(s, "[fd00:96::$1]:")
+	s = regexp.MustCompile(`\b10\.0\.0\.(\d+)`).ReplaceAllString(s, "fd00::$1")
+	s = regexp.MustCompile(`\b10\.96\.0\.(\d+)`).ReplaceAllString(s, "fd00:96::$1")
+	return strings.ReplaceAll(strings.ReplaceAll(s, "127.0.0.1:", "[::1]:"), "127.0.0.1", "::1")
 }
 
 // quiet logs only what went wrong: a test with many connections.
@@ -96,7 +114,7 @@ func (p *pod) at(port uint16) netip.AddrPort { return netip.AddrPortFrom(p.ip, p
 // outside makes a pod that the mesh does not know.
 func (w *world) outside(name, addr string) *pod {
 	w.t.Helper()
-	ip := netip.MustParseAddr(addr)
+	ip := w.ip(addr)
 	return &pod{w: w, ns: podtest.Pod(w.t, w.bridge, name, ip), name: name, ip: ip}
 }
 
@@ -120,7 +138,7 @@ func (w *world) workload(p *pod, change ...func(*workload.Workload)) {
 // service gives a pod a virtual address.
 func (w *world) service(p *pod, vip string) netip.AddrPort {
 	w.t.Helper()
-	addr := netip.MustParseAddr(vip)
+	addr := w.ip(vip)
 	w.must(w.store.ApplyAddresses(state.Addresses{Set: []*workload.Address{{Type: &workload.Address_Service{Service: &workload.Service{
 		Name: p.name, Namespace: "default", Hostname: p.name + ".default.svc.cluster.local",
 		Addresses: []*workload.NetworkAddress{{Address: addr.AsSlice()}}, Ports: []*workload.Port{{ServicePort: 80, TargetPort: 9080}},
@@ -330,7 +348,7 @@ func (w *world) want(parts ...string) {
 		for line := range strings.Lines(w.log.String()) {
 			all := true
 			for _, part := range parts {
-				all = all && strings.Contains(line, part)
+				all = all && strings.Contains(line, w.text(part))
 			}
 			if all {
 				return
