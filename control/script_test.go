@@ -48,7 +48,11 @@ func TestScripts(t *testing.T) {
 			case "status":
 				var lines []string
 				for _, st := range out.Statuses.All() {
-					for _, c := range st.Conditions {
+					all := st.Conditions
+					for _, at := range st.AtParents {
+						all = append(all, at...)
+					}
+					for _, c := range all {
 						lines = append(lines, fmt.Sprintf("%s %s: %s %v %s: %s\n", st.Ref.Kind.Kind, st.Ref.Key, c.Type, c.True, c.Reason, c.Message))
 					}
 				}

@@ -171,3 +171,23 @@ func TestRT24MirrorsDoNotTouchTheAnswer(t *testing.T) {
 		t.Error("a mirror's answer is in the access log")
 	}
 }
+
+// The share of a backend that cannot be had is answered 500, and nobody else gets it.
+func TestAShareWithoutABackendIsAnswered500(t *testing.T) {
+	at, received := web(t, func(http.ResponseWriter, *http.Request) {})
+	b := start(t, nil)
+	nowhere, half := to("", prefix("/nowhere")), to("web", prefix("/half"))
+	half.GetForward().Destinations = append(half.GetForward().Destinations, &l7.Destination{Weight: 1})
+	b.apply(backend("web", at), route("*", nowhere, half), listener(8080, "*"))
+	c := browser(t)
+	if got := get(t, c, "http://"+b.at(8080)+"/nowhere", ""); got.status != 500 || received() != 0 {
+		t.Errorf("nowhere: %d", got.status)
+	}
+	seen := map[int]int{}
+	for range 100 {
+		seen[get(t, c, "http://"+b.at(8080)+"/half", "").status]++
+	}
+	if seen[200]+seen[500] != 100 || seen[200] < 20 || seen[500] < 20 {
+		t.Errorf("half: %v", seen)
+	}
+}

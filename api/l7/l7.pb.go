@@ -1543,7 +1543,7 @@ func (x *Forward) GetDestinations() []*Destination {
 
 type Destination struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// backend is the name of a Backend resource.
+	// backend is the name of a Backend resource; empty for one that cannot be had: its share is answered 500.
 	Backend         string            `protobuf:"bytes,1,opt,name=backend,proto3" json:"backend,omitempty"`
 	Weight          uint32            `protobuf:"varint,2,opt,name=weight,proto3" json:"weight,omitempty"`
 	RequestHeaders  *HeaderOperations `protobuf:"bytes,3,opt,name=request_headers,json=requestHeaders,proto3" json:"request_headers,omitempty"`

@@ -72,6 +72,8 @@ func New(st *source.Store, c ambient.Config, trusted Trusted) Outputs {
 	o := st.Objects
 	l7 := routing.New(routing.Inputs{
 		ClusterDomain: c.ClusterDomain, TrustDomain: c.TrustDomain, RootNamespace: c.RootNamespace,
+		Namespaces: o.Namespaces, KubeGateways: o.KubeGateways, HTTPRoutes: o.HTTPRoutes, GRPCRoutes: o.GRPCRoutes,
+		TLSRoutes: o.TLSRoutes, TCPRoutes: o.TCPRoutes, ReferenceGrants: o.ReferenceGrants,
 		Pods: o.Pods, KubeServices: o.Services, Secrets: o.Secrets,
 		Gateways: o.Gateways, VirtualServices: o.VirtualServices, DestinationRules: o.DestinationRules,
 		Services: collection.Map(out.Services, collection.Kind[*workload.Service]{
@@ -80,7 +82,7 @@ func New(st *source.Store, c ambient.Config, trusted Trusted) Outputs {
 		}, func(_ *collection.Read, s *ambient.Service) (*workload.Service, bool) { return s.Wire, true }),
 		Workloads: out.Workloads,
 	})
-	out.Statuses = collection.Join(status.Same, d.statuses(out.Needs), d.routingStatuses(l7.Plans))
+	out.Statuses = collection.Join(status.Same, d.statuses(out.Needs), d.routingStatuses(l7.Plans), d.kubeStatuses(l7.Judge))
 	for _, url := range []string{mesh.TypeSecret, mesh.TypeBackend, mesh.TypeRoute, mesh.TypeListener} {
 		out.Types = append(out.Types, server.Type[source.Caller]{
 			URL: url, Resources: l7.Resources[url],

@@ -162,7 +162,7 @@ func (d *deriver) routingStatuses(plans collection.Collection[*routing.Plan]) co
 	}
 	return collection.Join(status.Same,
 		told(d.Gateways, tell), told(d.VirtualServices, tell), told(d.DestinationRules, tell),
-		told(d.KubeGateways, tell), told(d.HTTPRoutes, tell), told(d.RequestAuthentications, tell))
+		told(d.RequestAuthentications, tell))
 }
 
 // told is what is to be said of every object of a kind.

@@ -23,6 +23,7 @@ type Ref struct {
 	Subset   string
 	From     string // namespace of the object that names it
 	Listener uint32 // port of the server, with Port 0
+	HTTP2    bool   // whatever the port says
 }
 
 // Name is the name of the Backend resource.
@@ -33,6 +34,9 @@ func (r Ref) Name() string {
 	}
 	if r.Subset != "" {
 		s += "/" + r.Subset
+	}
+	if r.HTTP2 {
+		s += "/h2"
 	}
 	return s
 }
@@ -83,7 +87,7 @@ func (b *builder) backend(r *collection.Read, ref Ref) *l7.Backend {
 		return out
 	}
 	port := s.GetPorts()[at]
-	if p := port.GetAppProtocol(); p == workload.AppProtocol_HTTP2 || p == workload.AppProtocol_GRPC {
+	if p := port.GetAppProtocol(); p == workload.AppProtocol_HTTP2 || p == workload.AppProtocol_GRPC || ref.HTTP2 {
 		out.Protocol = l7.AppProtocol_HTTP2
 	}
 	rules := b.rulesOf(r, s, ref)

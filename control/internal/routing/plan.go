@@ -65,6 +65,9 @@ func (b *builder) plan(r *collection.Read, p *Proxy) (*Plan, bool) {
 			x.server(g, i, s)
 		}
 	}
+	for _, g := range p.Kube {
+		x.kube(g)
+	}
 	for _, set := range x.order {
 		x.routes(set)
 	}

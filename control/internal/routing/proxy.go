@@ -8,6 +8,7 @@ import (
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/ambit-mesh/ambit/collection"
 )
@@ -18,11 +19,12 @@ type Proxy struct {
 	Namespace, Pod, ServiceAccount string
 	Labels                         map[string]string
 	Gateways                       []*networkingv1.Gateway // the oldest first
+	Kube                           []*gatewayv1.Gateway    // likewise
 	Targets                        map[uint32][]uint32     // port of its Services → ports of the pod
 }
 
 func sameProxy(x, y *Proxy) bool {
-	return x.Name == y.Name && maps.Equal(x.Labels, y.Labels) && slices.Equal(x.Gateways, y.Gateways) &&
+	return x.Name == y.Name && maps.Equal(x.Labels, y.Labels) && slices.Equal(x.Gateways, y.Gateways) && slices.Equal(x.Kube, y.Kube) &&
 		maps.EqualFunc(x.Targets, y.Targets, slices.Equal)
 }
 
@@ -49,9 +51,6 @@ func (b *builder) proxy(r *collection.Read, pod *corev1.Pod) (*Proxy, bool) {
 			}
 		}
 	}
-	if len(gws) == 0 {
-		return nil, false
-	}
 	slices.SortFunc(gws, func(x, y *networkingv1.Gateway) int { return byAge(x, y) })
 	sa := cmp.Or(pod.Spec.ServiceAccountName, "default")
 	p := &Proxy{
@@ -64,6 +63,7 @@ func (b *builder) proxy(r *collection.Read, pod *corev1.Pod) (*Proxy, bool) {
 		if len(s.Spec.Selector) == 0 || !covers(s.Spec.Selector, pod.Labels) {
 			continue
 		}
+		p.Kube = append(p.Kube, collection.Lookup(r, b.kubeByService, s.Namespace+"/"+s.Name)...)
 		for _, port := range s.Spec.Ports {
 			if port.Protocol != "" && port.Protocol != corev1.ProtocolTCP {
 				continue
@@ -73,7 +73,8 @@ func (b *builder) proxy(r *collection.Read, pod *corev1.Pod) (*Proxy, bool) {
 			}
 		}
 	}
-	return p, true
+	slices.SortFunc(p.Kube, func(x, y *gatewayv1.Gateway) int { return age(x, y) })
+	return p, len(p.Gateways)+len(p.Kube) > 0
 }
 
 // ports is what a server with this number binds: the target ports of the proxy's Services, else the number itself.

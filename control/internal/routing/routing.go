@@ -35,9 +35,17 @@ type Inputs struct {
 	Pods             collection.Collection[*corev1.Pod]
 	KubeServices     collection.Collection[*corev1.Service]
 	Secrets          collection.Collection[*corev1.Secret]
+	Namespaces       collection.Collection[*corev1.Namespace]
 	Gateways         collection.Collection[*networkingv1.Gateway]
 	VirtualServices  collection.Collection[*networkingv1.VirtualService]
 	DestinationRules collection.Collection[*networkingv1.DestinationRule]
+	// Kinds of the Gateway API.
+	KubeGateways    collection.Collection[*gatewayv1.Gateway]
+	HTTPRoutes      collection.Collection[*gatewayv1.HTTPRoute]
+	GRPCRoutes      collection.Collection[*gatewayv1.GRPCRoute]
+	TLSRoutes       collection.Collection[*gatewayv1.TLSRoute]
+	TCPRoutes       collection.Collection[*gatewayv1.TCPRoute]
+	ReferenceGrants collection.Collection[*gatewayv1.ReferenceGrant]
 	// Services and Workloads are those that node proxies know: service entries and workload entries are among them.
 	Services  collection.Collection[*workload.Service]
 	Workloads collection.Collection[*workload.Workload]
@@ -54,10 +62,6 @@ func NotYet(o metav1.Object) []string {
 		}
 	case *networkingv1.DestinationRule:
 		why = append(why, unserved(o)...)
-	case *gatewayv1.Gateway:
-		why = append(why, "Gateways of gateway.networking.k8s.io are not served by this version; those of networking.istio.io are")
-	case *gatewayv1.HTTPRoute:
-		why = append(why, "routes of gateway.networking.k8s.io are not served by this version; VirtualServices at a gateway are")
 	case *securityv1.RequestAuthentication:
 		why = append(why, "tokens of requests are not checked by this version")
 	}
@@ -74,6 +78,8 @@ type Problem struct {
 type Outputs struct {
 	Resources map[string]collection.Collection[delta.Resource]
 	Plans     collection.Collection[*Plan]
+	// Judge says what became of objects of the Gateway API.
+	Judge Judge
 }
 
 // New derives the resources. The functions behind it are pure but for what they read of the inputs.
@@ -97,6 +103,17 @@ func New(in Inputs) Outputs {
 		byPod:        collection.NewIndex(in.Workloads, podKeys),
 		rulesForHost: collection.NewIndex(in.DestinationRules, ruleHosts(in.ClusterDomain)),
 	}
+	b.kubeByService = collection.NewIndex(in.KubeGateways, func(g *gatewayv1.Gateway) []string {
+		if !Served(g) {
+			return nil
+		}
+		return []string{b.serviceOf(g)}
+	})
+	b.grantsIn = collection.NewIndex(in.ReferenceGrants, func(g *gatewayv1.ReferenceGrant) []string { return []string{g.Namespace} })
+	b.httpByGateway = collection.NewIndex(in.HTTPRoutes, gatewaysOfRoute(func(o *gatewayv1.HTTPRoute) []gatewayv1.ParentReference { return o.Spec.ParentRefs }))
+	b.grpcByGateway = collection.NewIndex(in.GRPCRoutes, gatewaysOfRoute(func(o *gatewayv1.GRPCRoute) []gatewayv1.ParentReference { return o.Spec.ParentRefs }))
+	b.tlsByGateway = collection.NewIndex(in.TLSRoutes, gatewaysOfRoute(func(o *gatewayv1.TLSRoute) []gatewayv1.ParentReference { return o.Spec.ParentRefs }))
+	b.tcpByGateway = collection.NewIndex(in.TCPRoutes, gatewaysOfRoute(func(o *gatewayv1.TCPRoute) []gatewayv1.ParentReference { return o.Spec.ParentRefs }))
 	proxies := collection.Map(in.Pods, collection.Kind[*Proxy]{Key: func(p *Proxy) string { return p.Name }, Equal: sameProxy}, b.proxy)
 	plans := collection.Map(proxies, collection.Kind[*Plan]{Key: func(p *Plan) string { return p.Proxy.Name }, Equal: samePlan}, b.plan)
 	backends := refs(plans)
@@ -104,7 +121,7 @@ func New(in Inputs) Outputs {
 		Key:   func(r delta.Resource) string { return r.Name },
 		Equal: func(x, y delta.Resource) bool { return x.Name == y.Name && x.Version == y.Version },
 	}
-	return Outputs{Plans: plans, Resources: map[string]collection.Collection[delta.Resource]{
+	return Outputs{Plans: plans, Judge: Judge{b}, Resources: map[string]collection.Collection[delta.Resource]{
 		mesh.TypeListener: collection.MapMany(plans, resources, func(_ *collection.Read, p *Plan) []delta.Resource {
 			return each(p.Listeners, func(l *l7.Listener) delta.Resource { return resource(l.GetName(), l) })
 		}),
@@ -143,6 +160,13 @@ type builder struct {
 	byService    *collection.Index[string, *workload.Workload]
 	byPod        *collection.Index[string, *workload.Workload]
 	rulesForHost *collection.Index[string, *networkingv1.DestinationRule]
+
+	kubeByService *collection.Index[string, *gatewayv1.Gateway]
+	grantsIn      *collection.Index[string, *gatewayv1.ReferenceGrant]
+	httpByGateway *collection.Index[string, *gatewayv1.HTTPRoute]
+	grpcByGateway *collection.Index[string, *gatewayv1.GRPCRoute]
+	tlsByGateway  *collection.Index[string, *gatewayv1.TLSRoute]
+	tcpByGateway  *collection.Index[string, *gatewayv1.TCPRoute]
 }
 
 func refs(plans collection.Collection[*Plan]) collection.Collection[Ref] {

@@ -3,6 +3,7 @@ package routing
 import (
 	"bytes"
 	"flag"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -17,6 +18,7 @@ import (
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 	"sigs.k8s.io/yaml"
 
 	"github.com/ambit-mesh/ambit/api/l7"
@@ -38,13 +40,20 @@ type world struct {
 	gateways  *collection.Set[*networkingv1.Gateway]
 	virtual   *collection.Set[*networkingv1.VirtualService]
 	rules     *collection.Set[*networkingv1.DestinationRule]
+	spaces    *collection.Set[*corev1.Namespace]
+	kube      *collection.Set[*gatewayv1.Gateway]
+	http      *collection.Set[*gatewayv1.HTTPRoute]
+	grpc      *collection.Set[*gatewayv1.GRPCRoute]
+	tls       *collection.Set[*gatewayv1.TLSRoute]
+	tcp       *collection.Set[*gatewayv1.TCPRoute]
+	grants    *collection.Set[*gatewayv1.ReferenceGrant]
 	mesh      *collection.Set[*workload.Service]
 	workloads *collection.Set[*workload.Workload]
 	out       Outputs
 }
 
 func objects[T metav1.Object](g *collection.Graph) *collection.Set[T] {
-	return collection.NewSet(g, func(o T) string { return o.GetNamespace() + "/" + o.GetName() }, func(a, b T) bool { return any(a) == any(b) })
+	return collection.NewSet(g, func(o T) string { return strings.TrimPrefix(o.GetNamespace()+"/"+o.GetName(), "/") }, func(a, b T) bool { return any(a) == any(b) })
 }
 
 func newWorld() *world {
@@ -52,14 +61,24 @@ func newWorld() *world {
 	w := &world{
 		graph: g, pods: objects[*corev1.Pod](g), services: objects[*corev1.Service](g), secrets: objects[*corev1.Secret](g),
 		gateways: objects[*networkingv1.Gateway](g), virtual: objects[*networkingv1.VirtualService](g), rules: objects[*networkingv1.DestinationRule](g),
+		spaces: objects[*corev1.Namespace](g), kube: objects[*gatewayv1.Gateway](g), http: objects[*gatewayv1.HTTPRoute](g), grpc: objects[*gatewayv1.GRPCRoute](g),
+		tls: objects[*gatewayv1.TLSRoute](g), tcp: objects[*gatewayv1.TCPRoute](g), grants: objects[*gatewayv1.ReferenceGrant](g),
 		mesh: collection.NewSet(g, func(s *workload.Service) string { return s.GetNamespace() + "/" + s.GetHostname() },
 			func(a, b *workload.Service) bool { return proto.Equal(a, b) }),
 		workloads: collection.NewSet(g, (*workload.Workload).GetUid, func(a, b *workload.Workload) bool { return proto.Equal(a, b) }),
 	}
 	w.out = New(Inputs{
 		Pods: w.pods, KubeServices: w.services, Secrets: w.secrets, Gateways: w.gateways, VirtualServices: w.virtual,
+		Namespaces: w.spaces, KubeGateways: w.kube, HTTPRoutes: w.http, GRPCRoutes: w.grpc, TLSRoutes: w.tls, TCPRoutes: w.tcp, ReferenceGrants: w.grants,
 		DestinationRules: w.rules, Services: w.mesh, Workloads: w.workloads,
 	})
+	w.spaces.MarkSynced()
+	w.kube.MarkSynced()
+	w.http.MarkSynced()
+	w.grpc.MarkSynced()
+	w.tls.MarkSynced()
+	w.tcp.MarkSynced()
+	w.grants.MarkSynced()
 	w.pods.MarkSynced()
 	w.services.MarkSynced()
 	w.secrets.MarkSynced()
@@ -81,7 +100,7 @@ func (w *world) load(t *testing.T, data []byte) {
 	var services []*corev1.Service
 	var pods []*corev1.Pod
 	for _, l := range located {
-		if l.Object.GetNamespace() == "" {
+		if _, cluster := l.Object.(*corev1.Namespace); !cluster && l.Object.GetNamespace() == "" {
 			l.Object.SetNamespace("default")
 		}
 		switch o := l.Object.(type) {
@@ -99,6 +118,20 @@ func (w *world) load(t *testing.T, data []byte) {
 			w.virtual.Put(o)
 		case *networkingv1.DestinationRule:
 			w.rules.Put(o)
+		case *corev1.Namespace:
+			w.spaces.Put(o)
+		case *gatewayv1.Gateway:
+			w.kube.Put(o)
+		case *gatewayv1.HTTPRoute:
+			w.http.Put(o)
+		case *gatewayv1.GRPCRoute:
+			w.grpc.Put(o)
+		case *gatewayv1.TLSRoute:
+			w.tls.Put(o)
+		case *gatewayv1.TCPRoute:
+			w.tcp.Put(o)
+		case *gatewayv1.ReferenceGrant:
+			w.grants.Put(o)
 		default:
 			t.Fatalf("unexpected %T", o)
 		}
@@ -197,7 +230,51 @@ func (w *world) dump(t *testing.T) string {
 			b.WriteString("# problem: " + p.Object + ": " + p.Why + "\n")
 		}
 	}
+	w.judge(&b)
 	return b.String()
+}
+
+// judge writes what is said of objects of the Gateway API.
+func (w *world) judge(b *strings.Builder) {
+	say := func(what string, vs []Verdict) {
+		for _, v := range vs {
+			fmt.Fprintf(b, "# %s: %s %v %s %s\n", what, v.Type, v.True, v.Reason, v.Message)
+		}
+	}
+	kind := collection.Kind[string]{Key: func(s string) string { return s }, Equal: func(x, y string) bool { return x == y }}
+	done := func(name string, s KubeStatus, ours bool) (string, bool) {
+		if !ours {
+			fmt.Fprintf(b, "# %s: not ours\n", name)
+		}
+		say(name, s.Verdicts)
+		for _, l := range s.Listeners {
+			say(fmt.Sprintf("%s listener %s (%d attached)", name, l.Name, l.Attached), l.Verdicts)
+		}
+		for _, p := range s.Parents {
+			say(fmt.Sprintf("%s at %s", name, p.Ref.Name), p.Verdicts)
+		}
+		return name, true
+	}
+	collection.Map(w.kube, kind, func(r *collection.Read, o *gatewayv1.Gateway) (string, bool) {
+		s, ours := w.out.Judge.Gateway(r, o)
+		return done("Gateway "+o.Name, s, ours)
+	})
+	collection.Map(w.http, kind, func(r *collection.Read, o *gatewayv1.HTTPRoute) (string, bool) {
+		s, ours := w.out.Judge.HTTPRoute(r, o)
+		return done("HTTPRoute "+o.Name, s, ours)
+	})
+	collection.Map(w.grpc, kind, func(r *collection.Read, o *gatewayv1.GRPCRoute) (string, bool) {
+		s, ours := w.out.Judge.GRPCRoute(r, o)
+		return done("GRPCRoute "+o.Name, s, ours)
+	})
+	collection.Map(w.tls, kind, func(r *collection.Read, o *gatewayv1.TLSRoute) (string, bool) {
+		s, ours := w.out.Judge.TLSRoute(r, o)
+		return done("TLSRoute "+o.Name, s, ours)
+	})
+	collection.Map(w.tcp, kind, func(r *collection.Read, o *gatewayv1.TCPRoute) (string, bool) {
+		s, ours := w.out.Judge.TCPRoute(r, o)
+		return done("TCPRoute "+o.Name, s, ours)
+	})
 }
 
 func TestGolden(t *testing.T) {

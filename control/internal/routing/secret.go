@@ -13,11 +13,17 @@ import (
 	"github.com/ambit-mesh/ambit/collection"
 )
 
-// SecretRef is a certificate that a listener or a backend of a proxy names; it is read in the proxy's own namespace.
+// SecretRef is a certificate that a listener or a backend of a proxy names; it is read in the proxy's own namespace,
+// but for those of the Gateway API that another namespace grants.
 type SecretRef struct{ Proxy, Namespace, Secret string }
 
 // Name is the name of the Secret resource.
-func (r SecretRef) Name() string { return r.Proxy + "/" + r.Secret }
+func (r SecretRef) Name() string {
+	if r.Namespace != part(r.Proxy, 1) {
+		return r.Proxy + "/" + r.Namespace + "/" + r.Secret // which that namespace has granted
+	}
+	return r.Proxy + "/" + r.Secret
+}
 
 // secretRefs are the secrets that listeners name, and those that rules name for what stands behind.
 func (b *builder) secretRefs(plans collection.Collection[*Plan], backends collection.Collection[Ref]) collection.Collection[SecretRef] {

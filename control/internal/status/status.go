@@ -44,6 +44,11 @@ type Status struct {
 	// Parents of a route, each of which gets the conditions.
 	Parents    []gatewayv1.ParentReference
 	Conditions []Condition
+	// AtParents are conditions at each of the parents, in place of Conditions.
+	AtParents [][]Condition
+	// Listeners and Address are those of a Gateway of Kubernetes.
+	Listeners []Listener
+	Address   string
 	// Assigned are the addresses of a ServiceEntry that has none of its own.
 	Assigned ambient.Assigned
 	// Awaited tells that it is too early to say anything: whether proxies have the object is not known yet.
@@ -65,7 +70,7 @@ func (s Status) Key() string { return s.Ref.Kind.Resource() + "/" + s.Ref.Key }
 // Same reports whether two say the same.
 func Same(a, b Status) bool {
 	return a.Key() == b.Key() && a.Awaited == b.Awaited && ambient.SameAssigned(a.Assigned, b.Assigned) && a.Generation == b.Generation && slices.Equal(a.Conditions, b.Conditions) &&
-		reflect.DeepEqual(a.Parents, b.Parents)
+		reflect.DeepEqual(a.Parents, b.Parents) && reflect.DeepEqual(a.AtParents, b.AtParents) && reflect.DeepEqual(a.Listeners, b.Listeners) && a.Address == b.Address
 }
 
 // OfPolicy tells whether node proxies enforce a policy. It tells nothing of one that is not for them.
@@ -102,7 +107,14 @@ func OfRouting(o kinds.Object, why []string) (Status, bool) {
 		return Status{}, false
 	}
 	s := of(o, Condition{Type: InForce, Reason: "NotSupported", Message: strings.Join(why, "; ")})
-	if r, ok := o.(*gatewayv1.HTTPRoute); ok {
+	switch r := o.(type) {
+	case *gatewayv1.HTTPRoute:
+		s.Parents = r.Spec.ParentRefs
+	case *gatewayv1.GRPCRoute:
+		s.Parents = r.Spec.ParentRefs
+	case *gatewayv1.TLSRoute:
+		s.Parents = r.Spec.ParentRefs
+	case *gatewayv1.TCPRoute:
 		s.Parents = r.Spec.ParentRefs
 	}
 	return s, true
@@ -194,12 +206,15 @@ func (s Status) object(since func(Condition) time.Time) (kinds.Object, error) {
 	case *securityv1.RequestAuthentication:
 		o.Status.Conditions, o.Status.ObservedGeneration = s.istio(since), s.Generation
 	case *gatewayv1.Gateway:
-		o.Status.Conditions = s.kube(since)
+		o.Status = s.gateway(since)
 	case *gatewayv1.HTTPRoute:
-		o.Status.Parents = []gatewayv1.RouteParentStatus{}
-		for _, p := range s.Parents {
-			o.Status.Parents = append(o.Status.Parents, gatewayv1.RouteParentStatus{ParentRef: p, ControllerName: controller, Conditions: s.kube(since)})
-		}
+		o.Status.RouteStatus = s.route(since)
+	case *gatewayv1.GRPCRoute:
+		o.Status.RouteStatus = s.route(since)
+	case *gatewayv1.TLSRoute:
+		o.Status.RouteStatus = s.route(since)
+	case *gatewayv1.TCPRoute:
+		o.Status.RouteStatus = s.route(since)
 	case *corev1.Service:
 		o.Status.Conditions = s.kube(since)
 	default:

@@ -137,6 +137,9 @@ func (p *Relay) answer(w http.ResponseWriter, r *http.Request, info *listen.Info
 		if x.Destination = f.Pick(rand.Uint64()); x.Destination == nil {
 			return nil, &filter.Failure{Status: http.StatusServiceUnavailable, Flags: []string{access.NoCluster}, Details: "cluster_not_found"}
 		}
+		if x.Destination.GetBackend() == "" {
+			return nil, &filter.Failure{Status: http.StatusInternalServerError, Flags: []string{access.NoCluster}, Details: "no_backend"}
+		}
 		x.Backend = t.Backends[x.Destination.GetBackend()]
 	}
 	if upgrade && route.Rule.Forward != nil {

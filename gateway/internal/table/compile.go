@@ -135,7 +135,9 @@ func compile(r *l7.Route) (*Host, error) {
 		}
 		h.rules = append(h.rules, rule)
 		for _, d := range x.GetForward().GetDestinations() {
-			h.backends = append(h.backends, d.GetBackend())
+			if d.GetBackend() != "" {
+				h.backends = append(h.backends, d.GetBackend())
+			}
 		}
 		for _, m := range x.GetMirrors() {
 			h.backends = append(h.backends, m.GetBackend())
