@@ -175,7 +175,7 @@ func newProxy(s *scope) *cobra.Command {
 	c := &cobra.Command{
 		Use: "proxy", Short: "Let kubectl and its like use the cluster, until Ctrl-C", Args: cobra.NoArgs,
 		Long: "Serve the cluster's API on 127.0.0.1 over TLS, to those who have the token of the kubeconfig that this writes, until Ctrl-C.\n" +
-			"exec, port-forward and cp are `ambit local`'s: kubectl's go another way.",
+			"port-forward is `ambit local`'s: kubectl's goes another way.",
 		Example: "  ambit local proxy &\n  KUBECONFIG=~/.local/state/ambit/local/kubeconfig kubectl get pods -A",
 		RunE: func(c *cobra.Command, _ []string) error {
 			state, err := filepath.Abs(s.state)

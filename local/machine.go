@@ -33,6 +33,7 @@ func (c *inside) machine(rest http.Handler) http.Handler {
 		c.answer(w, all)
 	})
 	mux.HandleFunc("GET /ambit/v1/capture", c.capture)
+	mux.HandleFunc("GET /api/v1/namespaces/{namespace}/pods/{pod}/exec", c.execute)
 	mux.HandleFunc("POST /ambit/v1/dial/{namespace}/{pod}/{port}", podDialer(c.podNamespace))
 	mux.HandleFunc("POST /ambit/v1/nodes/{node}/{cable}", c.plug)
 	mux.HandleFunc("POST /ambit/v1/pods/{namespace}/{pod}/{container}/{signal}", c.signal)

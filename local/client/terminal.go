@@ -20,7 +20,7 @@ const drain = 200 * time.Millisecond
 // ExecTerminal runs a program in a container on a terminal of its own, which the caller's terminal shows: it is raw
 // meanwhile, so that every key reaches the program, and as before afterwards. Changes of its size are passed on.
 func (c *Client) ExecTerminal(ctx context.Context, req ExecRequest, stdin, stdout *os.File) (code int, err error) {
-	master, slave, err := openTerminal()
+	master, slave, err := OpenTerminal()
 	if err != nil {
 		return 0, fmt.Errorf("exec: make a terminal: %w", err)
 	}
@@ -104,8 +104,8 @@ func keys(from, stop *os.File, to io.Writer) {
 	}
 }
 
-// openTerminal makes a terminal: what a program uses, and the side that shows it.
-func openTerminal() (master, slave *os.File, err error) {
+// OpenTerminal makes a terminal: what a program uses, and the side that shows it.
+func OpenTerminal() (master, slave *os.File, err error) {
 	if master, err = os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0); err != nil {
 		return nil, nil, err
 	}

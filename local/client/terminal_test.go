@@ -59,7 +59,7 @@ func TestTerminalIsTheProgramsAndComesBack(t *testing.T) {
 		t.Skip("this machine has no stty")
 	}
 	c := cluster(t)
-	person, screen, err := openTerminal()
+	person, screen, err := OpenTerminal()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -28,6 +28,7 @@ func commands(started *sync.Map) map[string]func(*testscript.TestScript, bool, [
 		"eventually": eventuallyCommand,
 		"keep":       keepCommand,
 		"browse":     browseCommand,
+		"kubeexec":   kubeexecCommand,
 		"begin":      func(ts *testscript.TestScript, neg bool, args []string) { beginCommand(ts, neg, args, started) },
 		"signal":     func(ts *testscript.TestScript, neg bool, args []string) { signalCommand(ts, neg, args, started) },
 		"ended":      func(ts *testscript.TestScript, neg bool, args []string) { endedCommand(ts, neg, args, started) },

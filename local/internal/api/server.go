@@ -137,8 +137,8 @@ func (s *Server) object(w http.ResponseWriter, r *http.Request, q request) error
 		return s.podLog(w, r, q)
 	case q.sub == "scale" && scales(q.kind):
 		return s.scale(w, r, q)
-	case q.kind.Kind == "Pod" && slices.Contains([]string{"exec", "attach", "portforward"}, q.sub):
-		return problem{http.StatusNotFound, "NotFound", "this server has no " + q.sub + ": use `ambit local exec`, `port-forward` and `cp`, which go another way"}
+	case q.kind.Kind == "Pod" && slices.Contains([]string{"attach", "exec", "portforward"}, q.sub):
+		return problem{http.StatusNotFound, "NotFound", "this server has no " + q.sub + ": use `ambit local exec` and `ambit local port-forward`, which go another way"}
 	case q.sub != "" && q.sub != "status":
 		return problem{http.StatusNotFound, "NotFound", q.kind.Plural + " have no subresource " + q.sub}
 	case r.Method == http.MethodGet && q.watch:
