@@ -229,7 +229,14 @@ func pod(name string, i int) kinds.Object {
 func TestF21PolicyHistory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const proxies, changes = 50, 500
-		v := startVirtual(t, newMemory(t, cluster), nil)
+		// The streams of one pod are bounded, so half of the proxies are another node's.
+		v := startVirtual(t, newMemory(t, cluster+`---
+apiVersion: v1
+kind: Pod
+metadata: {name: ztunnel-2, namespace: istio-system, uid: z2}
+spec: {nodeName: node-2, serviceAccountName: ztunnel, containers: [{name: a, image: a}]}
+status: {phase: Running, podIP: 10.244.2.2, podIPs: [{ip: 10.244.2.2}]}
+`), nil)
 		synctest.Wait()
 		type seen struct {
 			at      time.Time
@@ -265,7 +272,7 @@ func TestF21PolicyHistory(t *testing.T) {
 						}
 					}
 				},
-			}, "z1", ztunnelNode)
+			}, fmt.Sprint("z", 1+i%2), strings.ReplaceAll(ztunnelNode, "ztunnel-1", fmt.Sprint("ztunnel-", 1+i%2)))
 			defer s.end()
 		}
 		synctest.Wait()

@@ -182,6 +182,7 @@ func (f tokens) Verify(_ context.Context, token string) (source.Caller, error) {
 func callers() tokens {
 	return tokens{
 		"z1":  {Namespace: "istio-system", ServiceAccount: "ztunnel", Pod: "ztunnel-1", PodUID: "z1", Node: "node-1"},
+		"z2":  {Namespace: "istio-system", ServiceAccount: "ztunnel", Pod: "ztunnel-2", PodUID: "z2", Node: "node-2"},
 		"web": {Namespace: "default", ServiceAccount: "web", Pod: "web-1", PodUID: "w1", Node: "node-1"},
 	}
 }
