@@ -83,12 +83,12 @@ func sameDump(t *testing.T, w *world) {
 	w.enforced(t, ourNode, "shown")
 	ours, theirs := w.dump(t, ourNode), w.dump(t, theirNode)
 	for _, section := range []string{"workloads", "services", "policies", "stagedServices", "staticConfig"} {
-		if d := cmp.Diff(byIdentity(theirs.whole[section]), byIdentity(ours.whole[section])); d != "" {
+		if d := told(byIdentity(theirs.whole[section]), byIdentity(ours.whole[section])); d != "" {
 			t.Errorf("%s, -theirs +ours:\n%s", section, d)
 		}
 	}
 	for _, section := range []string{"certificates", "workloadState"} {
-		if d := cmp.Diff(shape(theirs.whole[section]), shape(ours.whole[section])); d != "" {
+		if d := told(shape(theirs.whole[section]), shape(ours.whole[section])); d != "" {
 			t.Errorf("shape of %s, -theirs +ours:\n%s", section, d)
 		}
 	}
@@ -116,6 +116,38 @@ func sameDump(t *testing.T, w *world) {
 			}
 		}
 	}
+}
+
+// told is what of theirs ours does not tell, or tells otherwise. We may tell more.
+func told(theirs, ours any) string { return cmp.Diff(theirs, common(ours, theirs)) }
+
+// common leaves of v the keys that are also in the other.
+func common(v, other any) any {
+	switch v := v.(type) {
+	case map[string]any:
+		o, ok := other.(map[string]any)
+		if !ok {
+			return v
+		}
+		m := map[string]any{}
+		for k, e := range v {
+			if in, ok := o[k]; ok {
+				m[k] = common(e, in)
+			}
+		}
+		return m
+	case []any:
+		o, ok := other.([]any)
+		if !ok || len(o) != len(v) {
+			return v
+		}
+		list := make([]any, len(v))
+		for i := range v {
+			list[i] = common(v[i], o[i])
+		}
+		return list
+	}
+	return v
 }
 
 // byIdentity makes lists comparable whose order says nothing.
