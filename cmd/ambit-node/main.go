@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"syscall"
@@ -89,6 +90,9 @@ func run(ctx context.Context, log *slog.Logger, args []string) error {
 		if c.Metrics, err = net.Listen("tcp", *metrics); err != nil {
 			return fmt.Errorf("listen for metrics: %w", err)
 		}
+	}
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(50) // a little of the collector's time for a small heap: an agent is on every node, and idle
 	}
 	n, err := node.New(c)
 	if err != nil {
