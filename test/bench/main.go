@@ -24,7 +24,7 @@ type config struct {
 	rounds                      int
 	much                        float64
 	short                       bool
-	only                        *regexp.Regexp
+	only, load                  *regexp.Regexp
 }
 
 func main() {
@@ -41,7 +41,7 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	var c config
-	var only string
+	var only, load string
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.StringVar(&c.bin, "bin", "", "directory of ambit's binaries; none: they are built")
 	f.StringVar(&c.peer, "peer", "", "file of Istio's ztunnel, measured beside ours; none: it is left out")
@@ -49,12 +49,16 @@ func run(ctx context.Context, args []string) error {
 	f.StringVar(&c.profiles, "profiles", "", "directory for CPU profiles of our ztunnels, taken in a round that does not count")
 	f.IntVar(&c.rounds, "rounds", 7, "interleaved rounds")
 	f.BoolVar(&c.short, "short", false, "less of everything, and fail on ratios that are far off")
+	f.StringVar(&load, "load", "", "regular expression of the loads to measure")
 	f.StringVar(&only, "only", "", "regular expression of the measurements to make")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
 	var err error
 	if c.only, err = regexp.Compile(only); err != nil {
+		return err
+	}
+	if c.load, err = regexp.Compile(load); err != nil {
 		return err
 	}
 	for _, p := range local.Preflight(ctx) {
@@ -116,7 +120,7 @@ func (w *world) all(ctx context.Context, r *result) error {
 		}
 		w.say("%s", m.name)
 		if err := m.f(ctx, r); err != nil {
-			return fmt.Errorf("%s: %w", m.name, err)
+			return errors.Join(fmt.Errorf("%s: %w", m.name, err), w.amiss(ctx))
 		}
 	}
 	return nil

@@ -70,6 +70,9 @@ func (w *world) rounds(ctx context.Context, r *result) error {
 	for round := range w.conf.rounds + 1 {
 		w.say("round %d of %d", round, w.conf.rounds)
 		for _, ld := range loads(w.conf.much) {
+			if !w.conf.load.MatchString(ld.name) {
+				continue
+			}
 			for i := range w.lanes {
 				l := w.lanes[(i+round)%len(w.lanes)] // nobody is always the first
 				s, err := w.once(ctx, l, ld)
