@@ -6,13 +6,18 @@ import (
 	"github.com/ambit-mesh/ambit/hbone"
 )
 
-// waypointOf chooses the waypoint of a service: by weight among several, else the one.
+// waypointOf chooses the waypoint of a service: by weight among several, else the one. Several without any weight still
+// say that there is one.
 func (s *Store) waypointOf(svc *Service) *Gateway {
 	var total uint64
 	for _, g := range svc.Weighted {
 		total += uint64(g.Weight)
 	}
-	if total == 0 {
+	switch {
+	case total > 0:
+	case svc.Waypoint == nil && len(svc.Weighted) > 0:
+		return svc.Weighted[0].Gateway
+	default:
 		return svc.Waypoint
 	}
 	at := s.conf.Pick(total)

@@ -68,6 +68,9 @@ func TestWaypointIsNeverGoneAround(t *testing.T) {
 		{name: "all weights are zero: the one named alone", to: vip, all: append([]*workload.Address{svc("web", "10.96.0.1", func(s *workload.Service) {
 			s.Waypoint, s.WeightedWaypoints = waypoint("wp"), []*workload.WeightedWaypoint{{Destination: waypoint("other")}}
 		})}, wp...), want: "10.0.0.9:15008"},
+		{name: "all weights are zero, and there is no other", to: vip, all: append([]*workload.Address{wl("b", "10.0.0.2", serves(9080, "web")), svc("web", "10.96.0.1", func(s *workload.Service) {
+			s.WeightedWaypoints = []*workload.WeightedWaypoint{{Destination: waypoint("wp")}}
+		})}, wp...), want: "10.0.0.9:15008"},
 		{name: "a weighted one that is not there", to: vip, all: append([]*workload.Address{svc("web", "10.96.0.1", func(s *workload.Service) {
 			s.Waypoint, s.WeightedWaypoints = waypoint("wp"), []*workload.WeightedWaypoint{{Destination: waypoint("canary"), Weight: 1}}
 		})}, wp...), want: "unknown waypoint: ns/canary: it was not received"},
