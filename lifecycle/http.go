@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"golang.org/x/net/netutil"
@@ -16,8 +17,11 @@ type HTTP struct {
 	// Streams tells that answers may stay open for as long as the caller likes, such as a watch: no time is too long for
 	// them, nor for what the caller sends.
 	Streams bool
-	// Conns is how many connections are open at once. Default 64.
+	// Conns is how many connections are open at once; more wait. Default 256.
 	Conns int
+	// PerHost is how many of them one address may have, so that it cannot take them all; more are closed at once. Default 32,
+	// and no bound for streams.
+	PerHost int
 }
 
 // Serve answers with h on l until ctx ends, and closes l. What is under way then is cut: nothing here is worth waiting for.
@@ -30,12 +34,74 @@ func (b HTTP) Serve(ctx context.Context, l net.Listener, h http.Handler) error {
 		s.ReadTimeout, s.WriteTimeout = 10*time.Second, 2*time.Minute // a profile takes a minute or so to make
 	}
 	if b.Conns == 0 {
-		b.Conns = 64
+		b.Conns = 256
+	}
+	if b.PerHost == 0 {
+		if b.PerHost = 32; b.Streams {
+			b.PerHost = b.Conns
+		}
 	}
 	stop := context.AfterFunc(ctx, func() { _ = s.Close() })
 	defer stop()
-	if err := s.Serve(netutil.LimitListener(l, b.Conns)); !errors.Is(err, http.ErrServerClosed) {
+	if err := s.Serve(&fair{Listener: netutil.LimitListener(l, b.Conns), most: b.PerHost, open: map[string]int{}}); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve %s: %w", l.Addr(), err)
 	}
 	return nil
+}
+
+// fair is a listener that lets one address have only so many connections.
+type fair struct {
+	net.Listener
+	most int
+
+	mu   sync.Mutex     // guards below
+	open map[string]int // by host
+}
+
+// Accept implements net.Listener.
+func (f *fair) Accept() (net.Conn, error) {
+	for {
+		c, err := f.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		host, _, err := net.SplitHostPort(c.RemoteAddr().String())
+		if err != nil {
+			return c, nil // of this machine, by a socket in its file system
+		}
+		if f.enter(host) {
+			return &counted{Conn: c, leave: sync.OnceFunc(func() { f.left(host) })}, nil
+		}
+		_ = c.Close() // it has nothing to lose
+	}
+}
+
+func (f *fair) enter(host string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.open[host] >= f.most {
+		return false
+	}
+	f.open[host]++
+	return true
+}
+
+func (f *fair) left(host string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.open[host]--; f.open[host] == 0 {
+		delete(f.open, host)
+	}
+}
+
+// counted is a connection that tells when it ends.
+type counted struct {
+	net.Conn
+	leave func()
+}
+
+// Close implements net.Conn.
+func (c *counted) Close() error {
+	defer c.leave()
+	return c.Conn.Close()
 }

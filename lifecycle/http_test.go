@@ -113,3 +113,38 @@ func TestConnectionsAreBounded(t *testing.T) {
 		}
 	})
 }
+
+// One address cannot take all connections: what it has too many of is closed at once, and it may come again later.
+func TestOneAddressHasItsShare(t *testing.T) {
+	under(t, HTTP{PerHost: 2}, hello, func(t *testing.T, l *memnet.Listener) {
+		var open []io.Closer
+		for range 2 {
+			c, err := l.Dial(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			open = append(open, c)
+		}
+		third, err := l.Dial(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		begin := time.Now()
+		if n, err := third.Read(make([]byte, 1)); err == nil || time.Since(begin) > 0 {
+			t.Errorf("the third reads %d bytes after %v: %v", n, time.Since(begin), err)
+		}
+		for _, c := range open {
+			c.Close()
+		}
+		synctest.Wait()
+		again, err := l.Dial(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer again.Close()
+		fmt.Fprint(again, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+		if resp, err := http.ReadResponse(bufio.NewReader(again), nil); err != nil || resp.StatusCode != http.StatusOK {
+			t.Errorf("later: %v", err)
+		}
+	})
+}
