@@ -30,6 +30,7 @@ type agent struct {
 	queue  *queue
 	pods   *pods
 	counts *counters
+	spaces *spaces
 
 	guarded bool // bridges are, against forged probes; set before anything runs
 }
@@ -74,7 +75,7 @@ func (a *agent) reconcile(ctx context.Context, k objects.Key) (again time.Durati
 		return 0, nil // no namespace yet: the plugin tells of it, or the next change
 	}
 	if have == nil {
-		space, err := find(a.conf.NetnsDir, pod.IPs)
+		space, err := a.spaces.find(pod.IPs)
 		if err != nil {
 			a.keep(pod)
 			return 0, fmt.Errorf("pod %s: %w", k, err)
@@ -182,16 +183,23 @@ func (a *agent) tell(c *captured) error {
 
 // redirect makes the kernel hold the pod's rules.
 func (a *agent) redirect(pod objects.Pod, have *captured, tampered bool) error {
-	diff, err := redirect.Differences(have.ns, have.rules)
+	ours, err := redirect.Captured(have.ns)
 	if err != nil {
 		return err
 	}
-	if len(diff) == 0 {
-		a.cutPast(have)
-		return nil
-	}
-	if err := a.forgetOld(have); err != nil {
-		return err
+	var diff []string
+	if ours {
+		if diff, err = redirect.Differences(have.ns, have.rules); err != nil {
+			return err
+		}
+		if len(diff) == 0 {
+			a.cutPast(have)
+			return nil
+		}
+	} else if have.running {
+		if err := redirect.ForgetOld(have.ns); err != nil {
+			return err
+		}
 	}
 	if err := redirect.Apply(have.ns, have.rules); err != nil {
 		return err
@@ -204,17 +212,6 @@ func (a *agent) redirect(pod objects.Pod, have *captured, tampered bool) error {
 		a.log.Warn("rules of a pod were changed and are repaired", "pod", pod.Key.String(), "difference", diff)
 	}
 	return nil
-}
-
-// forgetOld makes the kernel judge every connection of a running pod anew that was not captured before.
-func (a *agent) forgetOld(c *captured) error {
-	if !c.running {
-		return nil
-	}
-	if ours, err := redirect.Captured(c.ns); err != nil || ours {
-		return err
-	}
-	return redirect.ForgetOld(c.ns)
 }
 
 // cutTries is how often connections that go past new rules are looked for: one may only just be made when they come.
@@ -307,7 +304,7 @@ func (a *agent) clean(ctx context.Context, pod objects.Pod) error {
 	if pod.Annotations[mesh.AnnotationRedirection] == "" || pod.HostNetwork || len(pod.IPs) == 0 || pod.Finished() {
 		return nil
 	}
-	space, err := find(a.conf.NetnsDir, pod.IPs)
+	space, err := a.spaces.find(pod.IPs)
 	if err != nil {
 		return fmt.Errorf("pod %s: %w", pod.Key, err)
 	}

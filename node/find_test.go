@@ -33,8 +33,9 @@ func BenchmarkFind(b *testing.B) {
 	if err := os.WriteFile(filepath.Join(dir, "other"), nil, 0o600); err != nil {
 		b.Fatal(err)
 	}
+	s := spaces{dir: dir}
 	for b.Loop() {
-		ns, err := find(dir, []netip.Addr{netip.MustParseAddr("10.0.0.50")})
+		ns, err := s.find([]netip.Addr{netip.MustParseAddr("10.0.0.50")})
 		if err != nil {
 			b.Fatal(err)
 		}

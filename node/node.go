@@ -97,7 +97,7 @@ func New(c Config) (*Node, error) {
 		return nil, err
 	}
 	q := newQueue()
-	a := &agent{conf: c, rules: rules, api: api, probes: &redirect.Probes{}, log: c.Log, queue: q, pods: newPods()}
+	a := &agent{conf: c, rules: rules, api: api, probes: &redirect.Probes{}, log: c.Log, queue: q, pods: newPods(), spaces: &spaces{dir: c.NetnsDir}}
 	a.watch = podwatch.New(api, c.NodeName, c.Log, func(k objects.Key, change podwatch.Change) {
 		a.counts.looks.WithLabelValues(string(change)).Inc()
 		q.put(k)
