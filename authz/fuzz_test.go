@@ -44,7 +44,7 @@ func FuzzPolicy(f *testing.F) {
 func TestAgreesWithNaiveModel(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	allowed := 0
-	const rounds = 20_000
+	const rounds = 100_000
 	for range rounds {
 		var all []*authorization.Authorization
 		for range r.IntN(4) {

@@ -89,6 +89,8 @@ type Ztunnel struct {
 	refusals *proxy.Damper
 	unproven *hbone.Unproven
 
+	listed chan struct{} // the agent has named all pods
+
 	mu      sync.Mutex // guards proxies
 	proxies map[string]*running
 }
@@ -111,6 +113,7 @@ func New(c Config) (*Ztunnel, error) {
 		conf:    c,
 		state:   state.New(state.Config{Network: c.Network, TrustDomain: c.TrustDomain, Preferred: c.PreferredNamespace, RegistryOnly: c.RegistryOnly, Pick: rand.Uint64N}),
 		proxies: map[string]*running{},
+		listed:  make(chan struct{}),
 		dns:     telemetry.NewDNS(),
 
 		refusals: proxy.NewDamper(c.Log.With(telemetry.Scope("proxy"))),
@@ -143,7 +146,7 @@ func New(c Config) (*Ztunnel, error) {
 	}
 	z.xds = client.New(x)
 	z.pods = inpod.New(inpod.Config{
-		Socket: c.ZDSSocket, Start: z.start, Synced: c.Ready.Add("pods of the node agent"), Log: c.Log.With(telemetry.Scope("inpod")),
+		Socket: c.ZDSSocket, Start: z.start, Synced: z.synced(c.Ready.Add("pods of the node agent")), Log: c.Log.With(telemetry.Scope("inpod")),
 	})
 	return z, nil
 }
@@ -182,6 +185,7 @@ func (z *Ztunnel) Run(ctx context.Context) error {
 			return nil
 		})
 	}
+	g.Go("first certificates", z.certify(z.conf.Ready.Add("certificates of the node's pods")))
 	g.Go("pods", func(failed context.Context) error {
 		defer end() // the last to need the others
 		ctx, cancel := context.WithCancel(ctx)

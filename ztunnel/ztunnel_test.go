@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -25,6 +26,8 @@ import (
 	"github.com/ambit-mesh/ambit/api/workload"
 	"github.com/ambit-mesh/ambit/api/zds"
 	"github.com/ambit-mesh/ambit/collection"
+	"github.com/ambit-mesh/ambit/identity"
+	"github.com/ambit-mesh/ambit/identity/certs"
 	"github.com/ambit-mesh/ambit/internal/testkit/netnstest"
 	"github.com/ambit-mesh/ambit/internal/testkit/podtest"
 	"github.com/ambit-mesh/ambit/lifecycle"
@@ -89,6 +92,21 @@ func (p *plane) pod(name, ip string) {
 		Uid: uid, Name: name, Namespace: "default", ServiceAccount: name, Addresses: [][]byte{netip.MustParseAddr(ip).AsSlice()},
 		TunnelProtocol: workload.TunnelProtocol_HBONE, ClusterId: "Kubernetes", WorkloadName: name,
 	}}})
+}
+
+// gated is an authority that is away until open is closed.
+type gated struct {
+	certs.Authority
+	open chan struct{}
+}
+
+func (g gated) Issue(ctx context.Context, id identity.ID) (certs.Issued, error) {
+	select {
+	case <-g.open:
+		return g.Authority.Issue(ctx, id)
+	case <-ctx.Done():
+		return certs.Issued{}, ctx.Err()
+	}
 }
 
 // agent is a node agent with one proxy connected.
@@ -198,6 +216,7 @@ func TestPodsOfANodeFromTheAgentToTheWire(t *testing.T) {
 	}
 	h := telemetry.NewHandler(&log, telemetry.Walkthrough, levels)
 	ready := &lifecycle.Readiness{}
+	open := make(chan struct{})
 	ca, metrics := newAuthority(t), telemetry.NewMetrics("ztunnel", "test")
 	z, err := ztunnel.New(ztunnel.Config{
 		Node: "n1", Pod: "ztunnel-1", Namespace: "istio-system", IP: "10.0.0.100", ZDSSocket: socket, Grace: 20 * time.Second,
@@ -205,7 +224,7 @@ func TestPodsOfANodeFromTheAgentToTheWire(t *testing.T) {
 			Address: cp.addr, TLS: func() (*tls.Config, error) { return &tls.Config{MinVersion: tls.VersionTLS13}, nil },
 			DialOptions: []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())},
 		},
-		CA: ca, Ready: ready, Metrics: metrics, Access: telemetry.NewAccess(h), Log: slog.New(h),
+		CA: gated{ca, open}, Ready: ready, Metrics: metrics, Access: telemetry.NewAccess(h), Log: slog.New(h),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -224,6 +243,8 @@ func TestPodsOfANodeFromTheAgentToTheWire(t *testing.T) {
 	cni.add("b", b)
 	cp.pod("a", "10.0.0.1")
 	cp.pod("b", "10.0.0.2")
+	eventually(t, "only certificates are missing", func() bool { return slices.Equal(ready.Pending(), []string{"certificates of the node's pods"}) })
+	close(open)
 	eventually(t, "ready", func() bool { return len(ready.Pending()) == 0 })
 
 	server, err := sock.Listen(b, netip.MustParseAddrPort("10.0.0.2:9080"), sock.Options{})

@@ -3,6 +3,7 @@ package proxy_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -217,6 +219,10 @@ func (p *pod) listen(port uint16, serve func(*net.TCPConn)) *backend {
 	wg.Go(func() {
 		for {
 			c, err := l.AcceptTCP()
+			if errors.Is(err, syscall.EMFILE) {
+				time.Sleep(time.Millisecond) // a test of what the proxy does then
+				continue
+			}
 			if err != nil {
 				return
 			}
