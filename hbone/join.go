@@ -70,6 +70,8 @@ type joining struct {
 	wg          sync.WaitGroup
 	once        sync.Once
 	first       error // why it did not end well
+
+	appEnded, tunnelEnded atomic.Bool // they were told that nothing more comes for them
 }
 
 // fail breaks both sides.
@@ -134,7 +136,7 @@ func (j *joining) direct(ctx context.Context, s *Stream, app *net.TCPConn) {
 		return
 	}
 	listen := func(s *Stream) *joint {
-		x := &joint{s: s, app: app, raw: raw, t: j.t, wg: &j.wg, fail: j.fail}
+		x := &joint{s: s, app: app, raw: raw, t: j.t, wg: &j.wg, fail: j.fail, ended: &j.appEnded}
 		x.join()
 		return x
 	}
@@ -151,7 +153,7 @@ func (j *joining) direct(ctx context.Context, s *Stream, app *net.TCPConn) {
 	}
 	if to, ok := j.words(); ok {
 		s = to.(*Stream)
-		err := newSource(s, app, raw).copy(&j.t.Sent)
+		err := newSource(s, app, raw, &j.appEnded).copy(&j.t.Sent)
 		if err == io.EOF {
 			err = s.CloseWrite()
 		}
@@ -165,20 +167,28 @@ func (j *joining) direct(ctx context.Context, s *Stream, app *net.TCPConn) {
 
 // copies joins any two connections, with a goroutine for each direction.
 func (j *joining) copies(ctx context.Context) {
-	carry := func(dst, src net.Conn, n *atomic.Int64, what string) {
+	carry := func(dst, src net.Conn, n *atomic.Int64, srcEnded, dstEnded *atomic.Bool, what string) {
 		err := copyConn(dst, src, n)
+		if tcp, ok := src.(*net.TCPConn); ok && err == nil {
+			if raw, rerr := tcp.SyscallConn(); rerr == nil {
+				if err = properEnd(tcp, raw, srcEnded); err == io.EOF {
+					err = nil
+				}
+			}
+		}
 		if err == nil {
+			dstEnded.Store(true)
 			err = closeWrite(dst)
 		}
 		j.ended(err, src, dst, what)
 	}
 	j.wg.Go(func() {
 		if to, ok := j.words(); ok {
-			carry(to, j.app, &j.t.Sent, "application to tunnel")
+			carry(to, j.app, &j.t.Sent, &j.appEnded, &j.tunnelEnded, "application to tunnel")
 		}
 	})
 	if from, ok := j.settle(ctx); ok {
-		carry(j.app, from, &j.t.Received, "tunnel to application")
+		carry(j.app, from, &j.t.Received, &j.tunnelEnded, &j.appEnded, "tunnel to application")
 	}
 }
 

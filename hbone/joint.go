@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/ambit-mesh/ambit/hbone/internal/h2"
@@ -20,6 +21,8 @@ type joint struct {
 	t    *Traffic
 	wg   *sync.WaitGroup // holds one until nothing more will be delivered
 	fail func(error)
+	// ended: the application was told that nothing more comes for it
+	ended *atomic.Bool
 
 	pieces [][]byte // to deliver; of the goroutine that reads the tunnel
 	late   []chunk  // to deliver; of the one that pumps
@@ -191,6 +194,7 @@ func eat(chunks []chunk, n int) []chunk {
 // finishLocked passes the peer's end on: nothing more will be delivered.
 func (j *joint) finishLocked() {
 	j.over = true
+	j.ended.Store(true)
 	if err := j.app.CloseWrite(); err != nil { // a system call that does not wait
 		j.wg.Go(func() { j.fail(fmt.Errorf("tunnel to application: %w", err)) })
 	}

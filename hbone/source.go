@@ -18,6 +18,8 @@ type source struct {
 	raw  syscall.RawConn
 	size sizer
 	try  func(uintptr) bool // read, bound once
+	// ended: the application was told that nothing more comes for it
+	ended *atomic.Bool
 
 	// of the read under way
 	b        *buffer
@@ -26,8 +28,8 @@ type source struct {
 	err      error
 }
 
-func newSource(s *Stream, conn *net.TCPConn, raw syscall.RawConn) *source {
-	r := &source{s: s, conn: conn, raw: raw}
+func newSource(s *Stream, conn *net.TCPConn, raw syscall.RawConn, ended *atomic.Bool) *source {
+	r := &source{s: s, conn: conn, raw: raw, ended: ended}
 	r.try = r.read
 	return r
 }
@@ -54,7 +56,7 @@ func (r *source) copy(n *atomic.Int64) error {
 			b.release()
 			r.s.unreserve(r.reserved)
 			if err == nil {
-				err = io.EOF
+				err = properEnd(r.conn, r.raw, r.ended)
 			}
 			return err
 		}
@@ -64,6 +66,14 @@ func (r *source) copy(n *atomic.Int64) error {
 		}
 		n.Add(int64(m))
 	}
+}
+
+// properEnd says what the end of a socket's data is: io.EOF, or a reset that somebody else has heard of.
+func properEnd(conn *net.TCPConn, raw syscall.RawConn, ended *atomic.Bool) error {
+	if over(raw) && !ended.Load() { // in this order: our own end may come between
+		return &net.OpError{Op: "read", Net: "tcp", Source: conn.LocalAddr(), Addr: conn.RemoteAddr(), Err: os.NewSyscallError("read", syscall.ECONNRESET)}
+	}
+	return io.EOF
 }
 
 // read reads once. It reports whether it got an answer; if not, it is called again when there is something to read.
