@@ -288,3 +288,48 @@ func TestWindowsAndStreamsAreThoseOfAnEdge(t *testing.T) {
 		return
 	}
 }
+
+// RS-06: streams whose clients open no window hold a buffer each, and no more.
+func TestRS06StreamsWithoutAWindowHoldOneBuffer(t *testing.T) {
+	var begun atomic.Int64
+	piece := make([]byte, 4<<10)
+	at, _ := web(t, func(w http.ResponseWriter, _ *http.Request) {
+		begun.Add(1)
+		for {
+			if _, err := w.Write(piece); err != nil {
+				return // it ends with the client
+			}
+		}
+	})
+	b := start(t, nil)
+	b.apply(backend("web", at), route("*", to("web")), listener(8080, "*"))
+	before := heapInUse()
+	const conns, streams = 4, 100
+	for range conns {
+		f := frameTo(t, b.at(8080))
+		if err := f.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0}); err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			for {
+				if _, err := f.ReadFrame(); err != nil {
+					return
+				}
+			}
+		}()
+		for i := range streams {
+			f.request(uint32(2*i+1), true, get2()...)
+		}
+	}
+	for limit := time.Now().Add(20 * time.Second); begun.Load() < conns*streams; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(limit) {
+			t.Fatalf("%d of %d streams began", begun.Load(), conns*streams)
+		}
+	}
+	time.Sleep(200 * time.Millisecond) // let what would grow grow
+	held := int64(heapInUse()) - int64(before)
+	t.Logf("%d KiB for each of %d streams, the test's own backend included", held>>10/(conns*streams), conns*streams)
+	if held > conns*streams*(64<<10) {
+		t.Errorf("%d MiB are held for %d streams", held>>20, conns*streams)
+	}
+}

@@ -237,7 +237,7 @@ func stream(w http.ResponseWriter, body io.Reader, see func([]byte)) (int64, err
 		return 0, nil
 	}
 	flush := http.NewResponseController(w)
-	buf := make([]byte, 32<<10)
+	buf := make([]byte, 16<<10) // a frame; more would be held for each client that does not read
 	var total int64
 	for {
 		n, err := body.Read(buf)
