@@ -140,7 +140,7 @@ func (c *inside) followServices(ctx context.Context) error {
 	return c.onServices(ctx, func() error {
 		services, eps := c.allServices()
 		for i, n := range c.net.Nodes() {
-			table := proxy.Rules(n.Name, services, eps)
+			table := proxy.Rules(n.Name, services, eps, c.Family.Services())
 			if text := table.String(); text != last[i] {
 				if err := nft.Apply(n.NS, table); err != nil {
 					return fmt.Errorf("rules of %s: %w", n.Name, err)

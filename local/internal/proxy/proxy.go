@@ -20,8 +20,9 @@ const TableName = "ambit-services"
 const masqueradeMark = 0x4000
 
 // Rules makes the table for one node: every Service port leads to a random ready endpoint, and is refused when there
-// is none. Source addresses are kept, but for connections from outside the cluster and of a pod to itself.
-func Rules(node string, services []*corev1.Service, slices_ []*discoveryv1.EndpointSlice) nft.Table {
+// is none, as is every address of vips that no Service has. Source addresses are kept, but for connections from outside
+// the cluster and of a pod to itself.
+func Rules(node string, services []*corev1.Service, slices_ []*discoveryv1.EndpointSlice, vips []netip.Prefix) nft.Table {
 	b := builder{node: node, slices: map[string][]*discoveryv1.EndpointSlice{}, hairpin: map[netip.Addr]bool{}}
 	for _, s := range slices_ {
 		key := s.Namespace + "/" + s.Labels[discoveryv1.LabelServiceName]
@@ -33,6 +34,10 @@ func Rules(node string, services []*corev1.Service, slices_ []*discoveryv1.Endpo
 	})
 	for _, s := range sorted {
 		b.service(s)
+	}
+	for _, p := range vips {
+		// What still goes there has met no Service: left alone, its sender would wait for minutes.
+		b.refuse = append(b.refuse, nft.If(nft.Daddr(p)).Then(nft.Reject()).Comment("no such service"))
 	}
 	return b.table()
 }

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"flag"
+	"net/netip"
 	"os"
 	"testing"
 
@@ -41,7 +42,7 @@ func load(t *testing.T, file string) (services []*corev1.Service, eps []*discove
 
 func TestRules(t *testing.T) {
 	services, eps := load(t, "testdata/services.yaml")
-	got := Rules("node-1", services, eps).String()
+	got := Rules("node-1", services, eps, []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16"), netip.MustParsePrefix("fd00::/112")}).String()
 	const golden = "testdata/services.nft"
 	if *update {
 		if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
@@ -60,7 +61,7 @@ func TestRules(t *testing.T) {
 func TestTheKernelTakesTheRules(t *testing.T) {
 	services, eps := load(t, "testdata/services.yaml")
 	ns := netnstest.New(t)
-	table := Rules("node-1", services, eps)
+	table := Rules("node-1", services, eps, []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16"), netip.MustParsePrefix("fd00::/112")})
 	for range 2 { // the second time replaces the first
 		if err := nft.Apply(ns, table); err != nil {
 			t.Fatal(err)
