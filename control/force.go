@@ -9,6 +9,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/ambit-mesh/ambit/api/workload"
 	"github.com/ambit-mesh/ambit/collection"
 	"github.com/ambit-mesh/ambit/control/internal/status"
 	"github.com/ambit-mesh/ambit/control/source"
@@ -29,6 +30,9 @@ type forcing struct {
 	xds  *server.Server[source.Caller]
 	wake chan struct{}
 	lags map[string]time.Time // since when a need lags, by key; owned by run
+	bare map[string]time.Time // since when a workload is in no proxy's care, by uid; owned by run
+
+	soon bool // what is told will change by time alone; owned by run
 
 	mu      sync.Mutex // guards below
 	needs   map[string]status.Need
@@ -36,7 +40,7 @@ type forcing struct {
 }
 
 func newForcing(c *Control) *forcing {
-	return &forcing{c: c, wake: make(chan struct{}, 1), lags: map[string]time.Time{}, needs: map[string]status.Need{}, changed: map[string]time.Time{}}
+	return &forcing{c: c, wake: make(chan struct{}, 1), lags: map[string]time.Time{}, bare: map[string]time.Time{}, needs: map[string]status.Need{}, changed: map[string]time.Time{}}
 }
 
 // answered is told of every answer of a proxy.
@@ -68,6 +72,14 @@ func (f *forcing) run(ctx context.Context, xds *server.Server[source.Caller]) er
 			}
 		}
 	})()
+	defer f.c.out.Workloads.Watch(func(es []collection.Event[*workload.Workload]) {
+		for _, e := range es {
+			if e.New != nil && len((*e.New).AuthorizationPolicies) > 0 || e.Old != nil && len((*e.Old).AuthorizationPolicies) > 0 {
+				signal(f.wake)
+				return
+			}
+		}
+	})()
 	if t, ok := f.c.conf.Objects.(interface{ OnProblem(func()) }); ok {
 		t.OnProblem(func() { signal(f.wake) })
 	}
@@ -78,7 +90,7 @@ func (f *forcing) run(ctx context.Context, xds *server.Server[source.Caller]) er
 			return nil
 		}
 		wait := forceLooks
-		if len(f.lags) == 0 {
+		if len(f.lags) == 0 && !f.soon {
 			wait = time.Hour // nothing happens unless it is told
 		}
 		if !sleep(ctx, f.wake, wait) {
@@ -109,16 +121,22 @@ func (f *forcing) judge(now time.Time) {
 		return
 	}
 	proxies := f.proxies()
+	f.soon = false
+	before := f.bare
+	f.bare = map[string]time.Time{}
 	var tell []status.Force
 	for key, n := range needs {
 		v := status.Judge(n, changed[key], proxies)
 		c := v.Condition(n.Of.GetGeneration())
-		if c.True {
+		if v.Have == v.Of && v.Of > 0 {
 			delete(f.lags, key)
 		} else if since, lagging := f.lags[key]; !lagging || since.Before(changed[key]) {
 			f.lags[key] = now
 		}
-		if c.True || v.Refused || now.Sub(f.lags[key]) >= forceGrace {
+		if n.Selects {
+			c = f.selection(n, before, now).Told(c)
+		}
+		if v.Have == v.Of || v.Refused || now.Sub(f.lags[key]) >= forceGrace {
 			x := status.Force{Key: key, Condition: c}
 			if told, ok := f.c.out.Forces.Get(key); !ok || told != x {
 				tell = append(tell, x)
@@ -129,6 +147,28 @@ func (f *forcing) judge(now time.Time) {
 		f.c.store.Graph.Change(func(w *collection.Wave) { f.c.out.Forces.Upsert(w, tell...) })
 	}
 	f.forget(needs)
+}
+
+// selection finds the workloads that a policy selects. One that has just begun may still be on its way into the mesh.
+func (f *forcing) selection(n status.Need, before map[string]time.Time, now time.Time) status.Selection {
+	var s status.Selection
+	for _, w := range f.c.out.Selected.Lookup(n.Names[0]) {
+		s.All++
+		if w.TunnelProtocol == workload.TunnelProtocol_HBONE {
+			continue
+		}
+		since, known := before[w.Uid]
+		if !known {
+			since = now
+		}
+		f.bare[w.Uid] = since
+		if now.Sub(since) < forceGrace {
+			f.soon = true
+		} else {
+			s.Bare = append(s.Bare, w.Namespace+"/"+w.Name)
+		}
+	}
+	return s
 }
 
 // forget drops what was told of objects that are gone.

@@ -120,6 +120,21 @@ spec: {address: 9.9.9.8}
 		time.Sleep(200 * time.Millisecond)
 		v.inForce(all[0], "True", "on all 2 node proxies")
 
+		// A workload that nobody guards is told of, once it has had its time to join.
+		bare := "apiVersion: v1\nkind: Pod\nmetadata: {name: web-2, namespace: default, uid: w2, labels: {app: web}ANNOTATED}\nspec: {nodeName: node-2, serviceAccountName: web, containers: [{name: a, image: a}]}\nstatus: {phase: Running, podIP: 10.244.2.9}\n"
+		v.cluster.put(t, strings.ReplaceAll(bare, "ANNOTATED", ""))
+		time.Sleep(2 * time.Second)
+		v.inForce(all[0], "True", "on all 2 node proxies")
+		time.Sleep(3 * time.Second)
+		v.inForce(all[0], "False", "nothing enforces it for 1 of the 2 workloads that it selects, as they are not in the mesh: default/web-2;")
+		v.cluster.put(t, strings.ReplaceAll(bare, "ANNOTATED", ", annotations: {ambient.istio.io/redirection: enabled}"))
+		time.Sleep(200 * time.Millisecond)
+		v.inForce(all[0], "True", "on all 2 node proxies")
+		k, _ := kinds.Find("pod")
+		if err := v.cluster.Delete(t.Context(), k, "default", "web-2"); err != nil {
+			t.Fatal(err)
+		}
+
 		// Ten changes a second are no reason to say anything else in between.
 		writes, since := v.cluster.writes, v.cluster.condition("authorizationpolicy", "default/no", "ambit.io/InForce").GetLastTransitionTime()
 		for i := range 50 {

@@ -33,6 +33,8 @@ type Outputs struct {
 	Needs  collection.Collection[status.Need]
 	Forces *collection.Set[status.Force]
 	Stale  *collection.Set[status.Stale]
+	// Selected are the workloads that refer to a policy, by its key.
+	Selected *collection.Index[string, *workload.Workload]
 	// Assigned are the addresses of ServiceEntries without their own; whoever gives them away puts them here.
 	Assigned *collection.Set[ambient.Assigned]
 	Types    []server.Type[source.Caller]
@@ -47,6 +49,7 @@ func (t Trusted) sees(c source.Caller, _ delta.Resource) bool { return slices.Co
 func New(st *source.Store, c ambient.Config, trusted Trusted) Outputs {
 	d := newDeriver(st, c)
 	out := Outputs{Services: d.services, Workloads: d.workloads(), Policies: d.policies(), Needs: d.needs(), Forces: d.forces, Stale: d.stale, Assigned: d.assigned}
+	out.Selected = collection.NewIndex(out.Workloads, func(w *workload.Workload) []string { return w.AuthorizationPolicies })
 	resourceKind := collection.Kind[delta.Resource]{Key: func(r delta.Resource) string { return r.Name }, Equal: sameResource}
 	addresses := collection.Join(sameResource,
 		collection.Map(out.Workloads, resourceKind, func(_ *collection.Read, w *workload.Workload) (delta.Resource, bool) {

@@ -32,7 +32,9 @@ func (d *deriver) needs() collection.Collection[status.Need] {
 	}
 	return collection.Join(status.SameNeed,
 		collection.Map(d.AuthorizationPolicies, kind, func(_ *collection.Read, p *securityv1.AuthorizationPolicy) (status.Need, bool) {
-			return enforced(p, policy.FromAuthorizationPolicy(p, d.RootNamespace))
+			n, ok := enforced(p, policy.FromAuthorizationPolicy(p, d.RootNamespace))
+			n.Selects = len(p.Spec.GetSelector().GetMatchLabels()) > 0
+			return n, ok
 		}),
 		collection.Map(d.PeerAuthentications, kind, func(r *collection.Read, p *securityv1.PeerAuthentication) (status.Need, bool) {
 			n, _ := enforced(p, d.peer(r, p))

@@ -15,6 +15,8 @@ type Need struct {
 	Of    kinds.Object
 	Types []string // of resources that it is part of
 	Names []string // of those among them that are the object itself, all of the first type
+	// Selects tells that it is a policy for workloads with certain labels.
+	Selects bool
 }
 
 // Key names the status that a need is about.
@@ -22,7 +24,7 @@ func (n Need) Key() string { return Of(n.Of).Key() }
 
 // SameNeed reports whether two are one.
 func SameNeed(a, b Need) bool {
-	return a.Of == b.Of && slices.Equal(a.Types, b.Types) && slices.Equal(a.Names, b.Names)
+	return a.Of == b.Of && a.Selects == b.Selects && slices.Equal(a.Types, b.Types) && slices.Equal(a.Names, b.Names)
 }
 
 // Force is whether an object is in force, for its status.
@@ -73,6 +75,32 @@ next:
 		v.Have++
 	}
 	return v
+}
+
+// Selection is which workloads a policy selects.
+type Selection struct {
+	All  int
+	Bare []string // those that no proxy guards
+}
+
+// Told adds to a condition what a policy's selection does to it.
+func (s Selection) Told(c Condition) Condition {
+	switch {
+	case s.All == 0:
+		c.Message += "; it selects no workload now"
+	case len(s.Bare) > 0 && c.True:
+		slices.Sort(s.Bare)
+		n, named := len(s.Bare), s.Bare
+		more := ""
+		if n > mostNamed {
+			more = fmt.Sprintf(" and %d more", n-mostNamed)
+			named = named[:mostNamed]
+		}
+		c.True, c.Reason = false, "NotCaptured"
+		c.Message = fmt.Sprintf("nothing enforces it for %d of the %d workloads that it selects, as they are not in the mesh: %s%s; label their namespace istio.io/dataplane-mode=ambient",
+			n, s.All, strings.Join(named, ", "), more)
+	}
+	return c
 }
 
 // mostNamed is how many proxies a message names; a large mesh has many.
