@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
 )
 
 func scrape(t *testing.T, m *Metrics) string {
@@ -193,6 +195,39 @@ func TestLabelSetsAreBounded(t *testing.T) { // XD-19
 	}
 	if total != 1000 {
 		t.Errorf("%d failures counted, want 1000", total)
+	}
+}
+
+// What is written here by hand is read by others.
+func TestExpositionIsRead(t *testing.T) {
+	m := NewMetrics("ztunnel", "dev")
+	evil := example(Inbound)
+	evil.Src.Workload, evil.Src.CanonicalName, evil.Service.Host = "a\"b\\c\nd", "\xff\xfe", "host{x=\"y\"} 1"
+	closed := m.TCP.Opened(evil, nil)
+	evil.Flag, evil.Err = TLSFailed, "tls error"
+	closed()
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	all, err := parser.TextToMetricFamilies(strings.NewReader(scrape(t, m)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, value := range map[string]float64{
+		"istio_tcp_connections_opened_total": 1, "istio_tcp_connections_closed_total": 1, "istio_tcp_connections_failed_total": 1,
+		"istio_tcp_received_bytes_total": 83, "istio_tcp_sent_bytes_total": 1024,
+	} {
+		f := all[name]
+		if f == nil || len(f.GetMetric()) != 1 || f.GetMetric()[0].GetCounter().GetValue() != value || len(f.GetMetric()[0].GetLabel()) != labelCount {
+			t.Errorf("%s is %v, want one counter of %v with %d labels", name, f, value, labelCount)
+			continue
+		}
+		for _, l := range f.GetMetric()[0].GetLabel() {
+			if l.GetName() == "source_workload" && l.GetValue() != evil.Src.Workload {
+				t.Errorf("%s: %q became %q", name, evil.Src.Workload, l.GetValue())
+			}
+		}
+	}
+	if n := len(all["istio_tcp_sockets_open"].GetMetric()); n != 2 {
+		t.Errorf("%d kinds of sockets, want 2", n)
 	}
 }
 
