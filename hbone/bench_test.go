@@ -3,6 +3,7 @@ package hbone_test
 import (
 	"io"
 	"net"
+	"runtime"
 	"sync"
 	"syscall"
 	"testing"
@@ -171,5 +172,34 @@ func BenchmarkOpen(b *testing.B) {
 			}
 		}
 		b.ReportMetric(float64(cpu(b)-before)/1e3/float64(b.N), "cpu-us/op")
+	})
+}
+
+// BenchmarkIdle tells what an idle connection costs in the memory of this process, which has both proxies and both ends
+// of it: heap, stacks and goroutines.
+func BenchmarkIdle(b *testing.B) {
+	paths(b, func(b *testing.B, p path) {
+		p.open() // what all connections share
+		var before, after runtime.MemStats
+		measure := func(m *runtime.MemStats) int {
+			runtime.GC()
+			runtime.GC()
+			runtime.ReadMemStats(m)
+			return runtime.NumGoroutine()
+		}
+		goroutines := measure(&before)
+		b.ResetTimer()
+		for range b.N {
+			app, back := p.open()
+			app.Write([]byte("hello"))
+			io.ReadFull(back, make([]byte, 5))
+			back.Write([]byte("hello"))
+			io.ReadFull(app, make([]byte, 5))
+		}
+		b.StopTimer()
+		n := float64(b.N)
+		b.ReportMetric(float64(measure(&after)-goroutines)/n, "goroutines/conn")
+		b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/n, "heap-B/conn")
+		b.ReportMetric(float64(after.StackInuse-before.StackInuse)/n, "stack-B/conn")
 	})
 }

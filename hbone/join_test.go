@@ -27,7 +27,7 @@ type chain struct {
 }
 
 func newChain(t testing.TB) *chain {
-	c := &chain{t: t, outbound: listen(t), backend: listen(t), results: make(chan hbone.Result, 100), remote: make(chan hbone.Result, 100)}
+	c := &chain{t: t, outbound: listen(t), backend: listen(t), results: make(chan hbone.Result, 10_000), remote: make(chan hbone.Result, 10_000)}
 	c.mesh = onLoopback(t, func(ctx context.Context, tun hbone.Tunnel) {
 		to, err := net.Dial("tcp", tun.Authority())
 		if err != nil {

@@ -51,11 +51,14 @@ func (j *joint) join() {
 	}
 }
 
-// leave ends what join began, when both directions are over.
+// leave ends what join began, when both directions are over: all that was delivered is counted then.
 func (j *joint) leave() {
 	j.s.c.mu.Lock()
 	defer j.s.c.mu.Unlock()
 	j.s.joint = nil
+	for j.arrived {
+		j.s.canRead.Wait()
+	}
 }
 
 // takeLocked takes a piece for the delivery that follows, unless pieces before it still wait.
@@ -86,6 +89,9 @@ func (j *joint) deliver() {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
 	j.arrived = false
+	if s.joint != j {
+		s.canRead.Broadcast()
+	}
 	left := n
 	for _, p := range j.pieces {
 		m := min(left, len(p))
