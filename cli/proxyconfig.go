@@ -90,6 +90,13 @@ func newProxyConfig(env Env) *cobra.Command {
 			return nil
 		},
 	})
+	c.AddCommand(newLogFilter(l, &cobra.Command{
+		Use: "log [POD[.NAMESPACE]]", Short: "Show or change what a gateway logs, until it restarts", Args: cobra.MaximumNArgs(1),
+		Example: "  ambit pc log --level debug\n  ambit pc log --reset",
+	}, func(ctx context.Context, args []string) ([]*corev1.Pod, error) {
+		p, err := l.gatewayPod(ctx, strings.Join(args, ""))
+		return []*corev1.Pod{p}, err
+	}))
 	l.completeNamespace(c)
 	completeFlag(c, "output", words("short", "json", "yaml"))
 	for _, sub := range c.Commands() {
@@ -117,20 +124,22 @@ func (l *look) gatewayFile(file string, args []string) (*gdump.Dump, error) {
 	return d, nil
 }
 
-// gatewayDump asks the gateway of a pod's name, or the ingress gateway.
-func (l *look) gatewayDump(ctx context.Context, name string) (*gdump.Dump, error) {
-	var p *corev1.Pod
-	var err error
+// gatewayPod finds the gateway of a pod's name, or the ingress gateway.
+func (l *look) gatewayPod(ctx context.Context, name string) (*corev1.Pod, error) {
 	if name == "" {
-		p, err = l.running(ctx, mesh.SystemNamespace, "istio=ingressgateway", "the ingress gateway")
-	} else {
-		p, err = l.onePod(ctx, name)
+		return l.running(ctx, mesh.SystemNamespace, "istio=ingressgateway", "the ingress gateway")
 	}
+	p, err := l.onePod(ctx, name)
+	if err == nil && !isGateway(p) {
+		err = fmt.Errorf("pod %s.%s is no gateway; `ambit ztunnel-config workload %s.%s` shows what its ztunnel knows of it", p.Name, p.Namespace, p.Name, p.Namespace)
+	}
+	return p, err
+}
+
+func (l *look) gatewayDump(ctx context.Context, name string) (*gdump.Dump, error) {
+	p, err := l.gatewayPod(ctx, name)
 	if err != nil {
 		return nil, err
-	}
-	if !isGateway(p) {
-		return nil, fmt.Errorf("pod %s.%s is no gateway; `ambit ztunnel-config workload %s.%s` shows what its ztunnel knows of it", p.Name, p.Namespace, p.Name, p.Namespace)
 	}
 	b, err := l.mesh().Pod(ctx, http.MethodGet, p.Namespace, p.Name, l.adminPort, "/config_dump")
 	if err != nil {

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -10,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	corev1 "k8s.io/api/core/v1"
 )
 
 // logLevels are the words for levels, and what ztunnel calls those that only istioctl knows.
@@ -37,42 +39,46 @@ func logFilter(text string) (string, error) {
 }
 
 func newZtunnelLog(l *look, f *zcFlags) *cobra.Command {
-	var level string
-	var reset bool
-	c := &cobra.Command{
+	return newLogFilter(l, &cobra.Command{
 		Use: "log [POD[.NAMESPACE]]", Aliases: []string{"o"}, Short: "Show or change what the ztunnels log", Args: cobra.MaximumNArgs(1),
 		Long:    "Show or change the log filter of every ztunnel, or of that of --node or of a pod's name, until it restarts.",
 		Example: "  ambit zc log --level debug\n  ambit zc log --level info,access=debug --node node-2\n  ambit zc log --reset",
-		RunE: func(c *cobra.Command, args []string) error {
-			if reset && level != "" {
-				return errors.New("give --level or --reset, not both")
-			}
-			q := url.Values{}
-			if level != "" {
-				filter, err := logFilter(level)
-				if err != nil {
-					return err
-				}
-				q.Set("level", filter)
-			}
-			if reset {
-				q.Set("reset", "")
-			}
-			pods, err := l.ztunnelsFor(c.Context(), f, args)
+	}, func(ctx context.Context, args []string) ([]*corev1.Pod, error) { return l.ztunnelsFor(ctx, f, args) })
+}
+
+// newLogFilter is a command that shows or changes the log filter of the pods that its arguments mean.
+func newLogFilter(l *look, c *cobra.Command, pods func(context.Context, []string) ([]*corev1.Pod, error)) *cobra.Command {
+	var level string
+	var reset bool
+	c.RunE = func(c *cobra.Command, args []string) error {
+		if reset && level != "" {
+			return usage("give --level or --reset, not both")
+		}
+		q := url.Values{}
+		if level != "" {
+			filter, err := logFilter(level)
 			if err != nil {
 				return err
 			}
-			var failed []error
-			for _, p := range pods {
-				b, err := l.mesh().Pod(c.Context(), http.MethodPost, p.Namespace, p.Name, l.adminPort, "/logging?"+q.Encode())
-				if err != nil {
-					failed = append(failed, fmt.Errorf("log filter of %s: %w", p.Name, err))
-					continue
-				}
-				fmt.Fprintf(l.env.Out, "%s.%s:\n%s\n", p.Name, p.Namespace, strings.TrimSpace(string(b)))
+			q.Set("level", filter)
+		}
+		if reset {
+			q.Set("reset", "")
+		}
+		found, err := pods(c.Context(), args)
+		if err != nil {
+			return err
+		}
+		var failed []error
+		for _, p := range found {
+			b, err := l.mesh().Pod(c.Context(), http.MethodPost, p.Namespace, p.Name, l.adminPort, "/logging?"+q.Encode())
+			if err != nil {
+				failed = append(failed, fmt.Errorf("log filter of %s: %w", p.Name, err))
+				continue
 			}
-			return errors.Join(failed...)
-		},
+			fmt.Fprintf(l.env.Out, "%s.%s:\n%s\n", p.Name, p.Namespace, strings.TrimSpace(string(b)))
+		}
+		return errors.Join(failed...)
 	}
 	c.Flags().StringVar(&level, "level", "", "a level (trace, debug, info, warn, error, off) or a filter such as info,access=debug")
 	c.Flags().BoolVarP(&reset, "reset", "r", false, "go back to the filter that it started with")

@@ -247,6 +247,33 @@ func TestOurSamplesAreSound(t *testing.T) {
 	}
 }
 
+func TestOurManifestsAreSound(t *testing.T) {
+	files, err := filepath.Glob("../../../manifests/local/*.yaml")
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
+	}
+	var found []kinds.Located
+	for _, f := range files {
+		text, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		some, err := kinds.Decode(f, text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found = append(found, some...)
+	}
+	for i := range found {
+		if kinds.Of(found[i].Object).Namespaced {
+			found[i].Object.SetNamespace("istio-system")
+		}
+	}
+	for _, m := range analyze.Run(analyze.Input{Objects: found}) {
+		t.Error(m)
+	}
+}
+
 func FuzzRun(f *testing.F) {
 	f.Add([]byte(sound))
 	f.Fuzz(func(_ *testing.T, data []byte) {
