@@ -27,6 +27,12 @@ func guarded(next http.Handler) http.Handler {
 	})
 }
 
+// FromHere reports whether a request comes from this machine, and from no web page of elsewhere.
+func FromHere(r *http.Request) bool {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	return err == nil && net.ParseIP(host).IsLoopback() && loopback(r.Host) && !foreign(r)
+}
+
 func foreign(r *http.Request) bool {
 	switch r.Header.Get("Sec-Fetch-Site") {
 	case "", "none", "same-origin":

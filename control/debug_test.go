@@ -212,6 +212,9 @@ func TestDebugFromHere(t *testing.T) {
 		}
 		for i := 0; i+1 < len(header); i += 2 {
 			r.Header.Set(header[i], header[i+1])
+			if header[i] == "Host" {
+				r.Host = header[i+1]
+			}
 		}
 		c := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 		resp, err := c.Do(r)
@@ -225,8 +228,10 @@ func TestDebugFromHere(t *testing.T) {
 		if code := get(path); code != 200 {
 			t.Errorf("%s: %d", path, code)
 		}
-		if code := get(path, "Origin", "https://evil.example"); code == 200 {
-			t.Errorf("%s answers a page of elsewhere", path)
+		for _, header := range [][]string{{"Origin", "https://evil.example"}, {"Sec-Fetch-Site", "cross-site"}, {"Host", "evil.example"}} {
+			if code := get(path, header...); code == 200 {
+				t.Errorf("%s answers a page of elsewhere: %v", path, header)
+			}
 		}
 	}
 }

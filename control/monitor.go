@@ -3,7 +3,6 @@ package control
 import (
 	"encoding/json"
 	"fmt"
-	"net"
 	"net/http"
 	"net/http/pprof"
 	"slices"
@@ -11,6 +10,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/ambit-mesh/ambit/admin"
 	"github.com/ambit-mesh/ambit/control/source"
 )
 
@@ -68,7 +68,7 @@ func (c *Control) monitor(d door, pages map[string]page) http.Handler {
 		"/debug/pprof/": pprof.Index, "/debug/pprof/profile": pprof.Profile, "/debug/pprof/symbol": pprof.Symbol, "/debug/pprof/trace": pprof.Trace,
 	} {
 		mux.HandleFunc("GET "+name, func(w http.ResponseWriter, r *http.Request) {
-			if !fromHere(r) {
+			if !admin.FromHere(r) {
 				http.NotFound(w, r)
 				return
 			}
@@ -80,7 +80,7 @@ func (c *Control) monitor(d door, pages map[string]page) http.Handler {
 
 // scopeOf finds what a caller may see, or refuses it.
 func (c *Control) scopeOf(w http.ResponseWriter, r *http.Request, d door) (scope, bool) {
-	if fromHere(r) {
+	if admin.FromHere(r) {
 		return scope{all: true}, true
 	}
 	token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
@@ -108,10 +108,4 @@ func (c *Control) show(w http.ResponseWriter, v any) {
 	if err := e.Encode(v); err != nil {
 		c.conf.Log.Debug("debug page not sent", "error", err)
 	}
-}
-
-// fromHere tells callers of this machine, by a request that no web page of elsewhere can make a browser send.
-func fromHere(r *http.Request) bool {
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
-	return err == nil && net.ParseIP(host).IsLoopback() && r.Header.Get("Origin") == ""
 }
