@@ -3,10 +3,32 @@ package ztunnel
 import (
 	"context"
 	"time"
+
+	"github.com/ambit-mesh/ambit/mesh"
 )
 
 // certifyWithin is how long readiness waits for certificates: one that cannot be issued must not keep us out for ever.
 const certifyWithin = 20 * time.Second
+
+// configWithin is how long pods wait to be served for the control plane's first answer.
+const configWithin = 5 * time.Second
+
+// configured waits for the first configuration before pods are asked for: in a rolling restart we share their ports with
+// a predecessor from then on, and must not answer a query for a name that we have only not heard of yet.
+func (z *Ztunnel) configured(ctx context.Context) {
+	t := time.NewTimer(configWithin)
+	defer t.Stop()
+	for _, typeURL := range []string{mesh.TypeAddress, mesh.TypeAuthorization} {
+		select {
+		case <-z.xds.Synced(typeURL):
+		case <-ctx.Done():
+			return
+		case <-t.C:
+			z.conf.Log.Warn("pods are served without configuration, connections wait for it", "missing", typeURL, "waited", configWithin)
+			return
+		}
+	}
+}
 
 // synced makes what is to be done when the agent has named all pods.
 func (z *Ztunnel) synced(done func()) func() {

@@ -191,6 +191,7 @@ func (z *Ztunnel) Run(ctx context.Context) error {
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
 		defer context.AfterFunc(failed, cancel)()
+		z.configured(ctx)
 		return z.pods.Run(ctx)
 	})
 	return g.Wait()

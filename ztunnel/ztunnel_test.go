@@ -50,6 +50,7 @@ type plane struct {
 	t                   *testing.T
 	addresses, policies *collection.Set[delta.Resource]
 	addr                string
+	hold                chan struct{} // until it is closed nobody is answered; nil holds nobody
 }
 
 func newPlane(t *testing.T) *plane {
@@ -60,9 +61,17 @@ func newPlane(t *testing.T) *plane {
 	}
 	p := &plane{t: t, addresses: set(), policies: set()}
 	s := server.New(server.Config[struct{}]{
-		Authenticate: func(context.Context) (struct{}, error) { return struct{}{}, nil },
-		Types:        []server.Type[struct{}]{{URL: mesh.TypeAuthorization, Resources: p.policies}, {URL: mesh.TypeAddress, Resources: p.addresses}},
-		Log:          slog.New(slog.DiscardHandler),
+		Authenticate: func(ctx context.Context) (struct{}, error) {
+			if p.hold != nil {
+				select {
+				case <-p.hold:
+				case <-ctx.Done():
+				}
+			}
+			return struct{}{}, nil
+		},
+		Types: []server.Type[struct{}]{{URL: mesh.TypeAuthorization, Resources: p.policies}, {URL: mesh.TypeAddress, Resources: p.addresses}},
+		Log:   slog.New(slog.DiscardHandler),
 	})
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -232,7 +241,18 @@ func TestPodsOfANodeFromTheAgentToTheWire(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	ended := make(chan error, 1)
+	cp.hold = make(chan struct{})
 	go func() { ended <- z.Run(ctx) }()
+	if err := l.SetDeadline(time.Now().Add(200 * time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Accept(); err == nil {
+		t.Error("pods are asked for before there is any configuration")
+	}
+	if err := l.SetDeadline(time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	close(cp.hold)
 
 	cni.accept()
 	cni.add("a", a)

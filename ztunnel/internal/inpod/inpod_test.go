@@ -30,6 +30,7 @@ type agent struct {
 }
 
 func newAgent(t *testing.T) *agent {
+	netnstest.NothingLeft(t)
 	l, err := net.ListenUnix("unixpacket", &net.UnixAddr{Net: "unixpacket", Name: filepath.Join(t.TempDir(), "z")})
 	if err != nil {
 		t.Fatal(err)

@@ -3,6 +3,7 @@ package proxy
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"slices"
@@ -26,10 +27,10 @@ type port struct {
 
 // openPort opens a port for both families, or for IPv4 where the kernel has no other. A ztunnel that is there already
 // keeps getting all connections until it hands over, which it does when we are ready for them.
-func openPort(ns *netns.Namespace, number uint16) (*port, error) {
+func openPort(ns *netns.Namespace, number uint16, log *slog.Logger) (*port, error) {
 	before, err := sock.Listeners(ns, number)
 	if err != nil {
-		return nil, fmt.Errorf("open the proxy's ports: %w", err)
+		log.Warn("not known who else listens: a restart may lose connections", "port", number, "error", err)
 	}
 	o := sock.Options{Mark: mesh.Mark, Transparent: true, ReusePort: true}
 	l, err := sock.Listen(ns, netip.AddrPortFrom(netip.IPv6Unspecified(), number), o)
@@ -40,11 +41,13 @@ func openPort(ns *netns.Namespace, number uint16) (*port, error) {
 		}
 	}
 	p := &port{TCPListener: l, number: number, elders: before[number]}
-	if p.inode, err = sock.Inode(l); err == nil && len(p.elders) == 1 {
-		err = sock.Steer(l, 0)
-	}
-	if err != nil {
+	if p.inode, err = sock.Inode(l); err != nil {
 		return nil, errors.Join(fmt.Errorf("open the proxy's ports: %w", err), l.Close())
+	}
+	if len(p.elders) == 1 {
+		if err := sock.Steer(l, 0); err != nil {
+			log.Warn("connections are not left to the proxy that was there before", "port", number, "error", err)
+		}
 	}
 	return p, nil
 }

@@ -125,7 +125,7 @@ func Open(c Config, pod Pod) (*Proxy, error) {
 		into **port
 	}{{mesh.PortOutbound, &p.outbound}, {mesh.PortPlaintext, &p.plaintext}, {mesh.PortHBONE, &p.tunnels}} {
 		var err error
-		if *l.into, err = openPort(pod.NS, l.port); err != nil {
+		if *l.into, err = openPort(pod.NS, l.port, p.Log); err != nil {
 			return nil, errors.Join(err, p.closeListeners())
 		}
 	}

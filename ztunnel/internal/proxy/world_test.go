@@ -16,8 +16,6 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/ambit-mesh/ambit/api/authorization"
 	"github.com/ambit-mesh/ambit/api/workload"
 	"github.com/ambit-mesh/ambit/identity"
@@ -47,7 +45,7 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	t.Cleanup(func() { goleak.VerifyNone(t) }) // after all that is cleaned up below
+	netnstest.NothingLeft(t)
 	w := &world{t: t, v6: strings.HasPrefix(t.Name(), "TestIPv6/"), bridge: podtest.Bridge(t), ca: fakeca.New(t), log: newLines()}
 	w.store = state.New(state.Config{TrustDomain: fakeca.TrustDomain, Pick: func(uint64) uint64 { return 0 }})
 	levels, err := telemetry.ParseLevels("info")
