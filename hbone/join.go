@@ -38,6 +38,8 @@ func Join(ctx context.Context, app, tunnel net.Conn) Result {
 // Join is the package's Join, with the count kept in t.
 func (t *Traffic) Join(ctx context.Context, app, tunnel net.Conn) Result {
 	j := &joining{t: t, app: app, tunnel: tunnel}
+	brittle(app)
+	brittle(tunnel)
 	if s, ok := tunnel.(*Stream); ok {
 		j.asked = s.opening
 	}
@@ -54,12 +56,29 @@ func (t *Traffic) Join(ctx context.Context, app, tunnel net.Conn) Result {
 	if j.asked != nil {
 		j.tunnel = j.asked.current()
 	}
+	mellow(app)
+	mellow(j.tunnel)
 	j.once.Do(func() { j.first = errors.Join(app.Close(), j.tunnel.Close()) })
 	if j.first != nil {
 		// Closing again is harmless, and needed where a break was let pass.
 		_, _ = app.Close(), j.tunnel.Close()
 	}
 	return Result{Sent: t.Sent.Load(), Received: t.Received.Load(), Err: j.first}
+}
+
+// brittle makes a socket break if we die: the kernel would end it properly, and a transfer that was cut would look
+// complete.
+func brittle(c net.Conn) {
+	if tcp, ok := c.(*net.TCPConn); ok {
+		_ = tcp.SetLinger(0) // fails only on a socket that is gone
+	}
+}
+
+// mellow makes a socket end properly again. What it has not sent yet would be lost otherwise.
+func mellow(c net.Conn) {
+	if tcp, ok := c.(*net.TCPConn); ok {
+		_ = tcp.SetLinger(-1) // fails only on a socket that is gone
+	}
 }
 
 // joining is a Join at work.

@@ -217,6 +217,7 @@ func (p *Proxy) accept(ctx, life context.Context, l *port, serve func(context.Co
 			}
 			return fmt.Errorf("accept: %w", err)
 		}
+		_ = c.SetLinger(0) // if we die, it breaks instead of ending; Join lets it end. It fails only on a socket that is gone
 		select {
 		case slots <- struct{}{}:
 		default:
