@@ -64,13 +64,13 @@ func TestATunnelFromOpenToEnd(t *testing.T) {
 	if err := s.Respond(id, 200, nil, false); err != nil {
 		t.Fatal(err)
 	}
-	s.Send(id, []byte("hello"))
+	send(s, id, []byte("hello"))
 	s.SendEnd(id)
 	want = []Event{{Kind: Response, Stream: 1, Head: &Head{Status: 200}}, {Kind: Data, Stream: 1, Data: []byte("hello")}, {Kind: End, Stream: 1}}
 	if diff := cmp.Diff(want, pass(t, s, c)); diff != "" {
 		t.Fatal(diff)
 	}
-	c.Send(id, []byte("bye"))
+	send(c, id, []byte("bye"))
 	c.SendEnd(id)
 	want = []Event{{Kind: Data, Stream: 1, Data: []byte("bye")}, {Kind: End, Stream: 1}}
 	if diff := cmp.Diff(want, pass(t, c, s)); diff != "" {
@@ -220,7 +220,7 @@ func TestWindowsOpenOnlyForWhatWasTaken(t *testing.T) {
 	pass(t, c, s)
 	s.Respond(id, 200, nil, false)
 	pass(t, s, c)
-	if n := c.Send(id, make([]byte, 1<<20)); n != 64<<10 {
+	if n := send(c, id, make([]byte, 1<<20)); n != 64<<10 {
 		t.Fatalf("sent %d, want the stream's first window", n)
 	}
 	for _, e := range pass(t, c, s) {
@@ -241,7 +241,7 @@ func TestWindowsOpenOnlyForWhatWasTaken(t *testing.T) {
 	}
 	sent := 0
 	for range 40 {
-		n := c.Send(id, make([]byte, 1<<20))
+		n := send(c, id, make([]byte, 1<<20))
 		sent += n
 		pass(t, c, s)
 		s.Consumed(id, n)
@@ -350,5 +350,45 @@ func TestStreamLimit(t *testing.T) {
 	}
 	if s.Streams() != 200 || !bytes.Contains(out, fr(frameReset, 0, 401, u32(uint32(RefusedStream))...)) {
 		t.Errorf("%d streams; the 201st was not refused", s.Streams())
+	}
+}
+
+// send sends as much of p as the windows allow, as a carrier does, and says how much.
+func send(c *Conn, id uint32, p []byte) int {
+	n := c.Reserve(id, len(p))
+	for rest := p[:n]; len(rest) > 0; {
+		m := min(len(rest), defaultMaxFrame)
+		c.out = append(appendFrameHeader(c.out, m, frameData, 0, id), rest[:m]...)
+		rest = rest[m:]
+	}
+	return n
+}
+
+func TestWindowThatWasReservedInVainIsGivenBack(t *testing.T) {
+	c := New(Config{StreamWindow: 1 << 20, MaxStreamWindow: 1 << 20, ConnWindow: 1 << 20, MaxFrame: 1 << 14, MaxHeaderList: 1 << 14, MaxStreams: 10})
+	var ids []uint32
+	for range 2 {
+		id, err := c.Open("10.0.0.9:80", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, id)
+	}
+	if n := c.Reserve(ids[0], 1<<20); n != defaultWindow {
+		t.Fatalf("reserved %d", n)
+	}
+	if n := c.Reserve(ids[1], 1); n != 0 {
+		t.Fatalf("reserved %d of a closed window", n)
+	}
+	if !c.Unreserve(ids[0], 1000) || c.Unreserve(ids[0], 1) || c.Unreserve(ids[0], 0) {
+		t.Error("only the first return opens the connection's window")
+	}
+	if n := c.Window(ids[1]); n != 1001 {
+		t.Errorf("window %d", n)
+	}
+	c.Reset(ids[0], Cancel)
+	c.Unreserve(ids[0], defaultWindow-1001) // of a stream that is gone
+	if n := c.Window(ids[1]); n != defaultWindow {
+		t.Errorf("window %d", n)
 	}
 }

@@ -154,12 +154,14 @@ func (c *Conn) beginHeaders(f *frame) *Error {
 	if f.prefix > f.length {
 		return connError(FrameSizeError, "HEADERS too short for its flags")
 	}
-	st, err := c.known(f.stream, "HEADERS")
-	switch {
-	case err == nil && st == nil && !c.ours.has(f.stream):
-		return connError(StreamClosed, "HEADERS on stream %d, which is closed", f.stream)
-	case err != nil && (!c.cfg.Server || c.mine(f.stream)):
-		return err
+	if opens := c.cfg.Server && !c.mine(f.stream) && f.stream > c.lastPeer; !opens {
+		st, err := c.known(f.stream, "HEADERS")
+		switch {
+		case err != nil:
+			return err
+		case st == nil && !c.ours.has(f.stream):
+			return connError(StreamClosed, "HEADERS on stream %d, which is closed", f.stream)
+		}
 	}
 	if f.length == 0 {
 		if err := c.budget.frame(); err != nil {
@@ -313,20 +315,6 @@ func (c *Conn) appendBlock(id uint32, block []byte, flags byte) {
 		}
 		kind, flags = frameContinuation, 0
 	}
-}
-
-// Send appends as much of p as the windows allow, and says how much.
-func (c *Conn) Send(id uint32, p []byte) int {
-	sent := 0
-	for len(p) > 0 {
-		n := c.Reserve(id, min(len(p), c.peerMaxFrame))
-		if n == 0 {
-			break
-		}
-		c.out = append(appendFrameHeader(c.out, n, frameData, 0, id), p[:n]...)
-		sent, p = sent+n, p[n:]
-	}
-	return sent
 }
 
 // SendEnd ends our direction of a stream.
