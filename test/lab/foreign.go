@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -84,10 +85,22 @@ func (l *Lab) Carried(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("waiting for the nodes' ztunnels: %s", why)
+			return fmt.Errorf("waiting for the nodes' ztunnels: %s", l.said(why))
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
+}
+
+// said adds what a pod, the first word of why, wrote last.
+func (l *Lab) said(why string) string {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	pod, _, _ := strings.Cut(why, ":")
+	lines, err := l.Lines(ctx, mesh.SystemNamespace, pod)
+	if err != nil {
+		return why
+	}
+	return why + "; its last words:\n" + strings.Join(lines[max(0, len(lines)-10):], "\n")
 }
 
 func (l *Lab) carriage(ctx context.Context) (why string, err error) {
