@@ -7,10 +7,12 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/ambit-mesh/ambit/api/l7"
 	"github.com/ambit-mesh/ambit/hbone"
@@ -199,4 +201,85 @@ func TestEnrolmentSwitchesTheNextRequest(t *testing.T) {
 	if n := p.tunnels.Load(); n != 1 {
 		t.Errorf("after leaving: %d tunnels, want still 1", n)
 	}
+}
+
+// Bytes go to backends in the mesh through the same tunnels, with the gateway's identity, and never in the clear.
+func TestStreamsToTheMeshGoThroughHBONE(t *testing.T) {
+	ca := fakeca.New(t)
+	at := server(t, func(c *net.TCPConn) { io.Copy(c, c); c.CloseWrite() }) //nolint:errcheck // seen by the client
+	db := identity.ID{TrustDomain: fakeca.TrustDomain, Namespace: "default", ServiceAccount: "db"}
+	p := captured(t, ca, db, at)
+	b := start(t, through(t, ca, func(netip.AddrPort) netip.AddrPort { return p.hop }))
+	l, other := listener(9000, "*"), listener(9001, "*")
+	l.Protocol, l.Streams = l7.Protocol_TCP, []*l7.StreamRule{streamTo("db")}
+	other.Protocol, other.Streams = l7.Protocol_TCP, []*l7.StreamRule{streamTo("impostor")}
+	b.apply(enrolled(backend("db", at), db), enrolled(backend("impostor", at), identity.ID{TrustDomain: fakeca.TrustDomain, Namespace: "default", ServiceAccount: "other"}), l, other)
+	c := dialled(t, b.at(9000))
+	io.WriteString(c, "hello") //nolint:errcheck // seen below
+	c.CloseWrite()
+	if got, err := io.ReadAll(c); string(got) != "hello" || err != nil {
+		t.Errorf("%q, %v", got, err)
+	}
+	if _, ok := p.peers.Load(gatewayID()); !ok || p.tunnels.Load() != 1 {
+		t.Errorf("%d tunnels, not by the gateway", p.tunnels.Load())
+	}
+	// ID-11, RT-22: one who proves another identity is no backend, and no tunnel of another is used for it.
+	c = dialled(t, b.at(9001))
+	io.WriteString(c, "secret") //nolint:errcheck // seen below
+	if got, _ := io.ReadAll(c); len(got) > 0 || p.tunnels.Load() != 1 {
+		t.Errorf("%q of an impostor, %d tunnels", got, p.tunnels.Load())
+	}
+	b.log.find(t, `"- - -" 0 UF`, "impostor")
+}
+
+// BenchmarkRequest: one request after the other over one connection, through the gateway and straight to the backend.
+func BenchmarkRequest(b *testing.B) {
+	backendAt := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok") })) //nolint:errcheck // a benchmark's own backend
+	defer backendAt.Close()
+	for _, through := range []bool{false, true} {
+		name, to := "direct", backendAt.Listener.Addr().String()
+		if through {
+			name = "gateway"
+		}
+		b.Run(name, func(b *testing.B) {
+			if through {
+				to = benchGateway(b, to)
+			}
+			tr := &http.Transport{}
+			defer tr.CloseIdleConnections()
+			c := &http.Client{Transport: tr}
+			b.ReportAllocs()
+			for b.Loop() {
+				resp, err := c.Get("http://" + to + "/")
+				if err != nil {
+					b.Fatal(err)
+				}
+				io.Copy(io.Discard, resp.Body) //nolint:errcheck // counted by nobody
+				resp.Body.Close()
+			}
+		})
+	}
+}
+
+func benchGateway(b *testing.B, addr string) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	g, err := New(Config{AccessLog: io.Discard, Listen: func(context.Context, netip.AddrPort) (net.Listener, error) { return l, nil }, Grace: time.Second})
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, err := range []error{
+		(&bench{Gateway: g}).give(backend("web", addr)), (&bench{Gateway: g}).give(route("*", to("web"))), (&bench{Gateway: g}).give(listener(8080, "*")),
+	} {
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- g.Run(ctx) }()
+	b.Cleanup(func() { cancel(); <-done })
+	return l.Addr().String()
 }

@@ -40,6 +40,9 @@ func (x *planner) httpRules(route kubeRoute, k *kubeListener) []ranked {
 			r := proto.CloneOf(base)
 			match, rank := httpMatch(m)
 			r.Matches = []*l7.Match{match}
+			if checkRule(r) != nil {
+				continue // its status says so
+			}
 			out = append(out, ranked{r, rank})
 		}
 	}

@@ -134,6 +134,12 @@ func (route kubeRoute) unserved() string {
 		return ""
 	}
 	for i, r := range route.http.Spec.Rules {
+		for _, m := range r.Matches {
+			match, _ := httpMatch(m)
+			if err := checkRule(&l7.Rule{Matches: []*l7.Match{match}}); err != nil {
+				return fmt.Sprintf("rules[%d]: %v", i, err)
+			}
+		}
 		for _, f := range r.Filters {
 			if f.RequestHeaderModifier == nil && f.ResponseHeaderModifier == nil && f.RequestRedirect == nil && f.URLRewrite == nil && f.CORS == nil && f.RequestMirror == nil {
 				return fmt.Sprintf("rules[%d]: filter %s is not served by this version", i, f.Type)

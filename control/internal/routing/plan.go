@@ -193,6 +193,10 @@ func (x *planner) claim(port uint32, protocol l7.Protocol, sv *server, who strin
 			}
 			x.claimed[port][h.host] = who
 		}
+		if !goodHost(h.host) {
+			no("host %q: a wildcard stands alone or before the first dot", h.host)
+			continue
+		}
 		if !slices.Contains(hosts, h.host) {
 			hosts = append(hosts, h.host)
 		}

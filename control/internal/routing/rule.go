@@ -25,6 +25,12 @@ func (x *planner) rules(vs *networkingv1.VirtualService, sv *server, gateway str
 		if !ok {
 			continue
 		}
+		base.Matches = matches
+		if err := checkRule(base); err != nil {
+			x.problem("VirtualService", e.vs.Namespace, e.vs.Name, "%s: %v; the rule is not in force", e.where, err)
+			continue
+		}
+		base.Matches = nil
 		all := len(matches) == 0
 		var some []*l7.Match
 		for _, m := range matches {

@@ -131,7 +131,7 @@ func shared(sv *server, vs *networkingv1.VirtualService, domain string) []string
 			default:
 				continue
 			}
-			if !slices.Contains(out, h) {
+			if goodHost(h) && !slices.Contains(out, h) {
 				out = append(out, h)
 			}
 		}
