@@ -92,9 +92,16 @@ func (c *conn) awaitRequest(limit time.Duration) error {
 	c.mu.Lock()
 	watched := c.watched
 	c.watched = nil
-	if c.closing && c.br.Buffered() == 0 {
+	if c.closing {
+		c.readDeadline(-1)
 		c.mu.Unlock()
-		return errors.New("draining")
+		if watched != nil {
+			<-watched // it reads from br; what it found is there
+		}
+		if c.br.Buffered() == 0 {
+			return errors.New("draining")
+		}
+		return nil
 	}
 	c.idle = true
 	c.readDeadline(limit)

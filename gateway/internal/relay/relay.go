@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/ambit-mesh/ambit/api/l7"
@@ -28,6 +29,19 @@ type Relay struct {
 	Paths  canon.Mode
 	Report func(*access.Record) // called once at the end of each request
 	Log    *slog.Logger
+
+	buffers sync.Pool // of *[]byte
+}
+
+// bufferSize is what a response in flight holds: a frame; more would be held for each client that does not read.
+const bufferSize = 16 << 10
+
+func (p *Relay) buffer() *[]byte {
+	if b, ok := p.buffers.Get().(*[]byte); ok {
+		return b
+	}
+	b := make([]byte, bufferSize)
+	return &b
 }
 
 // ServeHTTP answers one request.
@@ -197,11 +211,13 @@ func (p *Relay) respond(w http.ResponseWriter, r *http.Request, resp *http.Respo
 	rec.GRPCStatus = resp.Header.Get("Grpc-Status")
 	w.WriteHeader(resp.StatusCode)
 	var sent messages
-	n, err := stream(w, resp.Body, func(p []byte) {
+	buf := p.buffer()
+	n, err := stream(w, resp.Body, *buf, func(p []byte) {
 		if rec.GRPC {
 			sent.see(p)
 		}
 	})
+	p.buffers.Put(buf)
 	rec.BytesSent, rec.MessagesSent = n, sent.n
 	if err != nil {
 		p.broken(r.Context(), err, rec)
@@ -232,12 +248,11 @@ func (p *Relay) broken(ctx context.Context, err error, rec *access.Record) {
 type writeError struct{ error }
 
 // stream copies a body without keeping more of it than one buffer.
-func stream(w http.ResponseWriter, body io.Reader, see func([]byte)) (int64, error) {
+func stream(w http.ResponseWriter, body io.Reader, buf []byte, see func([]byte)) (int64, error) {
 	if body == http.NoBody {
 		return 0, nil
 	}
 	flush := http.NewResponseController(w)
-	buf := make([]byte, 16<<10) // a frame; more would be held for each client that does not read
 	var total int64
 	for {
 		n, err := body.Read(buf)

@@ -84,7 +84,8 @@ func (p *Relay) Serve(ctx context.Context, c net.Conn, first []byte, l *table.Li
 	rec.BytesReceived, rec.BytesSent = done.Sent+int64(len(first)), done.Received
 	if done.Err != nil {
 		rec.Termination = done.Err.Error()
-		if ctx.Err() == nil && strings.HasPrefix(rec.Termination, "tunnel to application: read") {
+		// Where the kernel carries the bytes, its error does not tell which end broke: then there is no flag.
+		if ctx.Err() == nil && strings.HasPrefix(rec.Termination, "tunnel to application: read tcp") {
 			rec.Flag(access.UpstreamTermination)
 		}
 	}
