@@ -154,7 +154,7 @@ func (cl *Cluster) Done() <-chan struct{} { return cl.box.Done() }
 func (cl *Cluster) Close() error {
 	if cl.forward != nil {
 		cl.forward()
-		<-cl.ended // cancelled by us
+		_ = <-cl.ended // cancelled by us
 	}
 	return cl.box.Close()
 }

@@ -40,7 +40,7 @@ func (m *Metrics) Handler() http.Handler {
 			}
 		}
 		b := bufio.NewWriterSize(out, 32<<10)
-		defer b.Flush() // the same
+		defer func() { _ = b.Flush() }() // the same
 		if err := m.write(b, format); err != nil {
 			_, _ = b.WriteString("# incomplete: " + oneLine(err.Error()) + "\n") // the same
 		}

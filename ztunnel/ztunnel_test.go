@@ -321,7 +321,7 @@ func TestPodsOfANodeFromTheAgentToTheWire(t *testing.T) {
 	}
 	dump := compact.String()
 	for _, want := range []string{`"uid":"Kubernetes//Pod/default/b"`, `"uid-a":{"state":"Up"`, `"identity":"spiffe://cluster.local/ns/default/sa/a","state":"Available"`} {
-		if !strings.Contains(string(dump), want) {
+		if !strings.Contains(dump, want) {
 			t.Errorf("no %s in the dump:\n%s", want, dump)
 		}
 	}

@@ -72,7 +72,7 @@ func (s *Server) Run(ctx context.Context) error {
 	s.conf.UDP.Close()
 	s.conf.TCP.Close()
 	for ; ended < len(servers); ended++ {
-		<-failed // closed sockets end both
+		_ = <-failed // closed sockets end both
 	}
 	if ctx.Err() == nil && first != nil {
 		return fmt.Errorf("dns: %w", first)

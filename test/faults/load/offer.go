@@ -160,7 +160,7 @@ func (o *offer) one(ctx context.Context, p plan) error {
 	}()
 	if p.end == serverReset {
 		err := expect(c, p.downBytes(), true)
-		<-sent
+		_ = <-sent
 		if err == nil || errors.Is(err, errShort) || errors.Is(err, errWrong) || errors.Is(err, errMore) {
 			return fmt.Errorf("a reset answer: %w", cmpErr(err, errShort))
 		}

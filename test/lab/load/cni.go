@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -22,8 +23,11 @@ func cni(ctx context.Context, o options) (figures.Trips, error) {
 	}
 	namespace, name := filepath.Split(o.to)
 	spaces, err := filepath.Glob("/var/run/netns/*")
-	if err != nil || len(spaces) == 0 {
-		return figures.Trips{}, fmt.Errorf("no pod's network namespace on this node: %v", err)
+	if err != nil {
+		return figures.Trips{}, err
+	}
+	if len(spaces) == 0 {
+		return figures.Trips{}, errors.New("no pod's network namespace on this node")
 	}
 	var took []time.Duration
 	start := time.Now()

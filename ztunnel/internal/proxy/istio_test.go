@@ -24,8 +24,13 @@ func (w *world) records(from, count int) []string {
 				continue
 			}
 			for _, r := range []struct{ from, to string }{
-				{`^\S+\t`, ""}, {`(src\.addr=[\d.]+):\d+`, "$1"}, {`duration="\d+ms"`, "duration"}, {` policy="[^"]*"`, ""}, {` why="(?:[^"\\]|\\.)*"`, ""},
-				{`(no healthy upstream: [^ "]+:\d+)[^"]*`, "$1"}, {`connection failed: [^"]*refused`, "REFUSED"},
+				{`^\S+\t`, ""},
+				{`(src\.addr=[\d.]+):\d+`, "$1"},
+				{`duration="\d+ms"`, "duration"},
+				{` policy="[^"]*"`, ""},
+				{` why="(?:[^"\\]|\\.)*"`, ""},
+				{`(no healthy upstream: [^ "]+:\d+)[^"]*`, "$1"},
+				{`connection failed: [^"]*refused`, "REFUSED"},
 			} {
 				line = regexp.MustCompile(r.from).ReplaceAllString(line, r.to)
 			}
