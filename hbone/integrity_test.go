@@ -2,6 +2,7 @@ package hbone_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/binary"
 	"io"
@@ -14,6 +15,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/ambit-mesh/ambit/hbone"
 )
 
 // plan is what one connection of TestByteIntegrity does, known to both of its ends by its number.
@@ -46,8 +49,8 @@ func planOf(number uint64) plan {
 	return p
 }
 
-// end is one end of a connection of the test.
-type end struct {
+// side is one end of a connection of the test.
+type side struct {
 	conn      *net.TCPConn
 	number    uint64
 	send, get int
@@ -59,14 +62,14 @@ type end struct {
 	broken bool  // of writing: the kernel tells of a reset once, to the one or the other
 }
 
-func (e *end) content(who byte, n int) []byte {
+func (e *side) content(who byte, n int) []byte {
 	b := make([]byte, n)
 	rand.NewChaCha8([32]byte{byte(e.number), byte(e.number >> 8), byte(e.number >> 16), who}).Read(b)
 	return b
 }
 
 // write sends what is planned in pieces of any size, and ends or resets.
-func (e *end) write(who byte) {
+func (e *side) write(who byte) {
 	p, r := e.content(who, e.send), rand.New(rand.NewPCG(e.number, uint64(who)))
 	if e.cut {
 		p = p[:len(p)/2]
@@ -87,10 +90,10 @@ func (e *end) write(who byte) {
 	e.conn.CloseWrite()
 }
 
-func (e *end) read() { e.got, e.err = io.ReadAll(e.conn) }
+func (e *side) read() { e.got, e.err = io.ReadAll(e.conn) }
 
 // judge reports a byte that is wrong, and an end that looks clean but is none.
-func (e *end) judge(t *testing.T, who byte, mismatches, falseEnds *atomic.Int64) {
+func (e *side) judge(t *testing.T, who byte, mismatches, falseEnds *atomic.Int64) {
 	got, want := e.got, e.content(who, e.get)
 	if len(got) > len(want) || !bytes.Equal(got, want[:len(got)]) {
 		mismatches.Add(1)
@@ -109,16 +112,53 @@ func (e *end) judge(t *testing.T, who byte, mismatches, falseEnds *atomic.Int64)
 // F24: many connections with random sizes, half-closes and resets; every byte of either direction is looked at. HBONE_F24
 // is how many; 500 otherwise.
 func TestByteIntegrity_FT24(t *testing.T) {
+	t.Run("through a tunnel", func(t *testing.T) {
+		c := newChain(t)
+		go func() {
+			for range c.results {
+			}
+		}()
+		go func() {
+			for range c.remote {
+			}
+		}()
+		integrity(t, c.outbound, c.backend, func() { c.mesh.end(t); c.wg.Wait(); close(c.results); close(c.remote) })
+	})
+	t.Run("two sockets", func(t *testing.T) {
+		outbound, backend := listen(t), listen(t)
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			for {
+				app, err := outbound.Accept()
+				if err != nil {
+					return
+				}
+				wg.Go(func() {
+					to, err := net.Dial("tcp", backend.Addr().String())
+					if err != nil {
+						t.Error(err)
+						app.Close()
+						return
+					}
+					hbone.Join(context.Background(), app, to)
+				})
+			}
+		})
+		integrity(t, outbound, backend, wg.Wait)
+	})
+}
+
+// integrity runs the connections from outbound to backend. end waits for what is between them.
+func integrity(t *testing.T, outbound, backend *net.TCPListener, end func()) {
 	connections := 500
 	if n, err := strconv.Atoi(os.Getenv("HBONE_F24")); err == nil {
 		connections = n
 	}
-	c := newChain(t)
 	var mismatches, falseEnds atomic.Int64
 	var far sync.WaitGroup
 	far.Go(func() {
 		for {
-			conn, err := c.backend.Accept()
+			conn, err := backend.Accept()
 			if err != nil {
 				return
 			}
@@ -131,7 +171,7 @@ func TestByteIntegrity_FT24(t *testing.T) {
 				}
 				n := binary.BigEndian.Uint64(number[:])
 				p := planOf(n)
-				e := &end{conn: conn.(*net.TCPConn), number: n, send: p.down, get: p.up, cut: p.cutDown, cutOther: p.cutUp}
+				e := &side{conn: conn.(*net.TCPConn), number: n, send: p.down, get: p.up, cut: p.cutDown, cutOther: p.cutUp}
 				if p.wait && !p.cutUp {
 					e.read()
 					e.write('b')
@@ -145,29 +185,19 @@ func TestByteIntegrity_FT24(t *testing.T) {
 			})
 		}
 	})
-	go func() {
-		for range c.results {
-		}
-	}()
-	go func() {
-		for range c.remote {
-		}
-	}()
-	defer close(c.remote)
-	defer close(c.results)
 	var near sync.WaitGroup
 	var next atomic.Uint64
 	for range 24 {
 		near.Go(func() {
 			for n := next.Add(1); n <= uint64(connections); n = next.Add(1) {
-				conn, err := net.Dial("tcp", c.outbound.Addr().String())
+				conn, err := net.Dial("tcp", outbound.Addr().String())
 				if err != nil {
 					t.Errorf("connection %d: %v", n, err)
 					return
 				}
 				conn.SetDeadline(time.Now().Add(60 * time.Second))
 				p := planOf(n)
-				e := &end{conn: conn.(*net.TCPConn), number: n, send: p.up, get: p.down, cut: p.cutUp, cutOther: p.cutDown}
+				e := &side{conn: conn.(*net.TCPConn), number: n, send: p.up, get: p.down, cut: p.cutUp, cutOther: p.cutDown}
 				conn.Write(binary.BigEndian.AppendUint64(nil, n))
 				var both sync.WaitGroup
 				both.Go(func() { e.write('a') })
@@ -179,11 +209,10 @@ func TestByteIntegrity_FT24(t *testing.T) {
 		})
 	}
 	near.Wait()
-	c.backend.Close()
-	c.outbound.Close()
-	c.mesh.end(t)
+	backend.Close()
+	outbound.Close()
 	far.Wait()
-	c.wg.Wait()
+	end()
 	t.Logf("%d connections: %d mismatches, %d false ends", connections, mismatches.Load(), falseEnds.Load())
 }
 
