@@ -64,7 +64,8 @@ func Len(header []byte) (int, error) {
 // Writer seals what we send.
 type Writer struct {
 	half
-	due uint64 // records under one key after which Due reports so; 0: dueAfter
+	// Every is how many records one key seals before Due says so. Default 2^23.
+	Every uint64
 }
 
 const (
@@ -76,7 +77,7 @@ const (
 
 // Due reports whether it is time to Update.
 func (w *Writer) Due() bool {
-	limit := w.due
+	limit := w.Every
 	if limit == 0 {
 		limit = dueAfter
 	}

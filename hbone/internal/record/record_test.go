@@ -126,7 +126,7 @@ var suites = []uint16{tls.TLS_AES_128_GCM_SHA256, tls.TLS_AES_256_GCM_SHA384}
 func TestKeysAreUpdated(t *testing.T) {
 	for _, id := range suites {
 		client, server := pair(t, id)
-		client.due = 3
+		client.Every = 3
 		for i := range 20 {
 			var out []byte
 			if client.Due() {
