@@ -101,10 +101,10 @@ func look(ns *netns.Namespace) (e ends, conns []tcp.Conn, err error) {
 }
 
 func addresses(ns *netns.Namespace) (map[netip.Addr]bool, error) {
-	list, err := link.Addrs(ns)
+	list, err := link.IPs(ns)
 	all := map[netip.Addr]bool{}
-	for _, a := range list {
-		all[a.Prefix.Addr()] = true
+	for _, ip := range list {
+		all[ip] = true
 	}
 	return all, err
 }
