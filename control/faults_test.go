@@ -44,6 +44,7 @@ func TestF1AwayForHours(t *testing.T) {
 				web, other := workloadID("web"), id("istio-system", "ztunnel")
 				one, two := v.proxyFor(web, c.ttl), v.proxyFor(other, c.ttl)
 				defer func() { one.stop(); two.stop() }()
+				synctest.Wait() // both have their first certificates
 				shakes := func(what string) {
 					t.Helper()
 					if err := cmp.Or(handshake(t.Context(), one, two, web, other), handshake(t.Context(), two, one, other, web)); err != nil {
