@@ -76,6 +76,31 @@ func TestWaypointOfWhatIsAddressedTakesIt(t *testing.T) {
 	}
 }
 
+// HB-09: a service's name leads to the pod's own port for it, if there is such a service and it selects the pod.
+func TestNamesLeadToThePodsOwnPort(t *testing.T) {
+	w := newWorld(t)
+	b, c, x := w.captured("b", "10.0.0.2"), w.captured("c", "10.0.0.4"), w.outside("x", "10.0.0.3")
+	w.service(b, "10.96.0.1")
+	w.service(c, "10.96.0.2")
+	app, other := b.echo(9080), c.echo(9080)
+	connect := w.knocker(x, b)
+	if s, code := connect("b.default.svc.cluster.local:80"); code != http.StatusOK || exchange(s, "hello") != "hello" {
+		t.Errorf("the pod's own service: %d, want its target port", code)
+	}
+	for authority, want := range map[string]int{
+		"nobody.default.svc.cluster.local:80": http.StatusBadRequest,
+		"c.default.svc.cluster.local:80":      http.StatusBadRequest,
+		"b.default.svc.cluster.local:81":      http.StatusServiceUnavailable,
+	} {
+		if _, code := connect(authority); code != want {
+			t.Errorf("%s: %d, want %d", authority, code, want)
+		}
+	}
+	if app.conns.Load() != 1 || other.conns.Load() != 0 {
+		t.Errorf("the pod's application got %d connections, want 1, another's %d, want none", app.conns.Load(), other.conns.Load())
+	}
+}
+
 func TestApplicationTunnelTellsWhoseAndWhereTo(t *testing.T) {
 	w := newWorld(t)
 	b, x := w.captured("b", "10.0.0.2"), w.outside("x", "10.0.0.3")
