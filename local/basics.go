@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -134,20 +135,28 @@ func (c *inside) onServices(ctx context.Context, f func() error) error {
 	}
 }
 
-// followServices keeps the rules of every node.
+// followServices keeps the rules of every node, of all nodes at once: none is the last to know.
 func (c *inside) followServices(ctx context.Context) error {
-	last := make([]string, len(c.net.Nodes()))
+	nodes := c.net.Nodes()
+	last, failed := make([]string, len(nodes)), make([]error, len(nodes))
 	return c.onServices(ctx, func() error {
 		services, eps := c.allServices()
-		for i, n := range c.net.Nodes() {
-			table := proxy.Rules(n.Name, services, eps, c.Family.Services())
-			if text := table.String(); text != last[i] {
+		var all sync.WaitGroup
+		for i, n := range nodes {
+			all.Go(func() {
+				table := proxy.Rules(n.Name, services, eps, c.Family.Services())
+				text := table.String()
+				if failed[i] = nil; text == last[i] {
+					return
+				}
 				if err := nft.Apply(n.NS, table); err != nil {
-					return fmt.Errorf("rules of %s: %w", n.Name, err)
+					failed[i] = fmt.Errorf("rules of %s: %w", n.Name, err)
+					return
 				}
 				last[i] = text
-			}
+			})
 		}
-		return nil
+		all.Wait()
+		return errors.Join(failed...)
 	})
 }

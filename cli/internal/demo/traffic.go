@@ -77,7 +77,7 @@ func (w *Walk) page(ctx context.Context, from string) (string, error) {
 	return titleIn(out)
 }
 
-// eventually tries until it holds: a gateway needs a moment to learn of a new route.
+// eventually tries until it holds: gateways and nodes need a moment to learn of new routes and services.
 func eventually(ctx context.Context, limit time.Duration, f func() error) error {
 	deadline := time.Now().Add(limit)
 	for {
@@ -110,7 +110,12 @@ func (w *Walk) ask(ctx context.Context) error {
 	w.ui.proof(line)
 	for _, from := range []string{"sleep", "notsleep"} {
 		w.ui.command("ambit local exec deploy/" + from + " -- curl -s " + shop + " | grep title")
-		if line, err = w.page(ctx, from); err != nil {
+		// Nodes need a moment as well, until each leads to the endpoints of new services.
+		err := eventually(ctx, 5*time.Second, func() error {
+			line, err = w.page(ctx, from)
+			return err
+		})
+		if err != nil {
 			return err
 		}
 		w.ui.proof(line)
