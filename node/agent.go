@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/ambit-mesh/ambit/linux/netns"
@@ -83,10 +84,22 @@ func (a *agent) reconcile(ctx context.Context, k objects.Key) (again time.Durati
 		have = &captured{ns: space, seen: true}
 	}
 	have.running = true
+	if a.fresh(have, pod) {
+		have.pod = pod
+		return 0, nil
+	}
 	if err := a.enroll(ctx, pod, pod.IPs, have); err != nil || have.cuts == 0 {
 		return 0, err
 	}
 	return a.conf.LeaveAfter, nil
+}
+
+// fresh reports whether a change of a pod is only the word that it has just been captured: many pods that join together do not
+// wait while the kernel's rules of each are read once more. A look at the rules that was asked for a while later still comes.
+func (a *agent) fresh(c *captured, pod objects.Pod) bool {
+	return c.whole && !c.relaxed && c.leaving.IsZero() && time.Since(c.looked) < a.conf.LeaveAfter && slices.Equal(c.ips, pod.IPs) &&
+		pod.Annotations[mesh.AnnotationRedirection] == mesh.RedirectionEnabled &&
+		capture.Options(pod, a.conf.DNSCapture, c.options.V6) == c.options
 }
 
 // keep asks proxies to keep a pod that an earlier agent enrolled and whose namespace is not found: dropped, it would lose its
@@ -161,6 +174,7 @@ func (a *agent) enroll(ctx context.Context, pod objects.Pod, ips []netip.Addr, h
 		}
 		return errors.Join(err, a.annotate(ctx, pod, mesh.RedirectionPending))
 	}
+	have.looked = time.Now()
 	if !have.whole {
 		have.whole = true
 		a.counts.enrolled.Inc()

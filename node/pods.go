@@ -22,6 +22,7 @@ type captured struct {
 	seen    bool      // the watch has shown this very pod
 	leaving time.Time // when the next step is due, if it leaves the mesh
 	relaxed bool      // nothing new is captured, as a step of leaving
+	looked  time.Time // when all of it was last found, or made, as it must be
 	cuts    int       // how often to look yet for connections that go past the rules
 }
 
