@@ -155,19 +155,23 @@ func readAddresses(raw []byte) (addrs []netip.Addr, ttl time.Duration, cut bool,
 			break // the end, or what cannot be read: what could be is an answer
 		}
 		ttl = min(ttl, time.Duration(h.TTL)*time.Second)
+		var bad error
 		switch h.Type {
 		case dnsmessage.TypeA:
-			if r, err := p.AResource(); err == nil {
+			var r dnsmessage.AResource
+			if r, bad = p.AResource(); bad == nil {
 				addrs = append(addrs, netip.AddrFrom4(r.A))
 			}
 		case dnsmessage.TypeAAAA:
-			if r, err := p.AAAAResource(); err == nil {
+			var r dnsmessage.AAAAResource
+			if r, bad = p.AAAAResource(); bad == nil {
 				addrs = append(addrs, netip.AddrFrom16(r.AAAA).Unmap())
 			}
 		default:
-			if p.SkipAnswer() != nil {
-				return addrs, ttl, head.Truncated, nil
-			}
+			bad = p.SkipAnswer()
+		}
+		if bad != nil {
+			break // the parser stays at what it cannot read
 		}
 	}
 	return addrs, ttl, head.Truncated && len(addrs) == 0, nil
