@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"flag"
 	"fmt"
 	"io"
@@ -32,11 +33,11 @@ type config struct {
 func parse(args []string, env func(string) string, out io.Writer) (config, error) {
 	c := config{
 		role: "router", node: env("NODE_NAME"), pod: env("POD_NAME"), namespace: env("POD_NAMESPACE"), account: env("SERVICE_ACCOUNT"), ip: env("INSTANCE_IP"),
-		trustDomain: or(env("TRUST_DOMAIN"), mesh.TrustDomain), clusterID: or(env("ISTIO_META_CLUSTER_ID"), mesh.ClusterID),
-		deployed: env("ISTIO_META_WORKLOAD_NAME"), service: env("CANONICAL_SERVICE"), revision: or(env("CANONICAL_REVISION"), "latest"),
-		xds: or(env("XDS_ADDRESS"), fmt.Sprintf("%s:%d", mesh.IstiodHost, mesh.PortXDS)), log: or(env("LOG_LEVEL"), "info"),
+		trustDomain: cmp.Or(env("TRUST_DOMAIN"), mesh.TrustDomain), clusterID: cmp.Or(env("ISTIO_META_CLUSTER_ID"), mesh.ClusterID),
+		deployed: env("ISTIO_META_WORKLOAD_NAME"), service: env("CANONICAL_SERVICE"), revision: cmp.Or(env("CANONICAL_REVISION"), "latest"),
+		xds: cmp.Or(env("XDS_ADDRESS"), fmt.Sprintf("%s:%d", mesh.IstiodHost, mesh.PortXDS)), log: cmp.Or(env("LOG_LEVEL"), "info"),
 	}
-	c.ca = or(env("CA_ADDRESS"), c.xds)
+	c.ca = cmp.Or(env("CA_ADDRESS"), c.xds)
 	for len(args) > 0 && !strings.HasPrefix(args[0], "-") {
 		if args[0] != "proxy" {
 			c.role = args[0]
@@ -50,10 +51,10 @@ func parse(args []string, env func(string) string, out io.Writer) (config, error
 	f.SetOutput(out)
 	f.StringVar(&c.xds, "xds", c.xds, "address of the control plane (env XDS_ADDRESS)")
 	f.StringVar(&c.ca, "ca", c.ca, "address of the certificate authority (env CA_ADDRESS)")
-	f.StringVar(&c.serverName, "server-name", or(env("CA_SERVER_NAME"), mesh.IstiodHost), "name that both must prove in TLS")
-	f.StringVar(&c.token, "token", or(env("AUTH_TOKEN"), mesh.TokenPath), "file with our service account token")
-	f.StringVar(&c.root, "root", or(env("ROOT_CA_PATH"), mesh.RootCertPath), "file with the roots of control plane and authority")
-	f.StringVar(&c.meshRoot, "mesh-root", or(env("MESH_ROOT_CA"), mesh.RootCertPath), "file with the root certificates of the mesh, besides those that the certificate authority answers")
+	f.StringVar(&c.serverName, "server-name", cmp.Or(env("CA_SERVER_NAME"), mesh.IstiodHost), "name that both must prove in TLS")
+	f.StringVar(&c.token, "token", cmp.Or(env("AUTH_TOKEN"), mesh.TokenPath), "file with our service account token")
+	f.StringVar(&c.root, "root", cmp.Or(env("ROOT_CA_PATH"), mesh.RootCertPath), "file with the roots of control plane and authority")
+	f.StringVar(&c.meshRoot, "mesh-root", cmp.Or(env("MESH_ROOT_CA"), mesh.RootCertPath), "file with the root certificates of the mesh, besides those that the certificate authority answers")
 	f.StringVar(&c.crl, "crl", env("CRL_PATH"), "file with certificate revocation lists (env CRL_PATH)")
 	f.StringVar(&c.log, "log-level", c.log, "debug, info, warn or error (env LOG_LEVEL)")
 	f.BoolVar(&c.logJSON, "log-json", env("LOG_FORMAT") == "json", "write logs and access log as JSON (env LOG_FORMAT=json)")
@@ -76,13 +77,6 @@ func parse(args []string, env func(string) string, out io.Writer) (config, error
 		}
 	}
 	return c, nil
-}
-
-func or(a, b string) string {
-	if a != "" {
-		return a
-	}
-	return b
 }
 
 func (c config) id() identity.ID {

@@ -2,6 +2,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -76,8 +77,8 @@ func serve(ctx context.Context, c config, log *slog.Logger, levels *telemetry.Le
 	keys.Want(c.id())
 	g, err := gateway.New(gateway.Config{
 		Workload: gateway.Workload{
-			Name: c.workload(), Namespace: c.namespace, Principal: c.id().String(), App: or(c.service, c.workload()), Version: c.revision,
-			Cluster: c.clusterID, CanonicalName: or(c.service, c.workload()), CanonicalRevision: c.revision,
+			Name: c.workload(), Namespace: c.namespace, Principal: c.id().String(), App: cmp.Or(c.service, c.workload()), Version: c.revision,
+			Cluster: c.clusterID, CanonicalName: cmp.Or(c.service, c.workload()), CanonicalRevision: c.revision,
 		},
 		Identity: c.id(),
 		Tunnel: func(ctx context.Context, hop netip.AddrPort, expect []identity.ID, authority string) (net.Conn, error) {
@@ -149,6 +150,6 @@ func (c config) introduce() *discovery.Node {
 func (c config) headers() http.Header {
 	return http.Header{"Baggage": {strings.Join([]string{
 		"k8s.cluster.name=" + c.clusterID, "k8s.namespace.name=" + c.namespace, "k8s.deployment.name=" + c.workload(),
-		"service.name=" + or(c.service, c.workload()), "service.version=" + c.revision,
+		"service.name=" + cmp.Or(c.service, c.workload()), "service.version=" + c.revision,
 	}, ",")}}
 }

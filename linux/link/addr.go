@@ -64,13 +64,9 @@ func IPs(ns *netns.Namespace) ([]netip.Addr, error) {
 func Addrs(ns *netns.Namespace) ([]Address, error) {
 	var all []Address
 	err := in(ns, func(h *netlink.Handle) error {
-		links, err := h.LinkList()
+		names, err := linkNames(h)
 		if err != nil {
 			return err
-		}
-		names := map[int]string{}
-		for _, l := range links {
-			names[l.Attrs().Index] = l.Attrs().Name
 		}
 		addrs, err := h.AddrList(nil, netlink.FAMILY_ALL)
 		if err != nil {

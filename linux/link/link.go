@@ -44,6 +44,19 @@ func onLink(ns *netns.Namespace, what, name string, f func(h *netlink.Handle, l 
 	return nil
 }
 
+// linkNames are the names of the interfaces, by index.
+func linkNames(h *netlink.Handle) (map[int]string, error) {
+	links, err := h.LinkList()
+	if err != nil {
+		return nil, err
+	}
+	names := map[int]string{}
+	for _, l := range links {
+		names[l.Attrs().Index] = l.Attrs().Name
+	}
+	return names, nil
+}
+
 // Up brings an interface up.
 func Up(ns *netns.Namespace, name string) error {
 	return onLink(ns, "bring up interface", name, func(h *netlink.Handle, l netlink.Link) error { return h.LinkSetUp(l) })

@@ -107,13 +107,9 @@ func Routes(ns *netns.Namespace, table int, v6 bool) ([]Route, error) {
 		if err != nil {
 			return err
 		}
-		links, err := h.LinkList()
+		names, err := linkNames(h)
 		if err != nil {
 			return err
-		}
-		names := map[int]string{}
-		for _, l := range links {
-			names[l.Attrs().Index] = l.Attrs().Name
 		}
 		for _, k := range list {
 			if k.Dst == nil {

@@ -8,17 +8,12 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/ambit-mesh/ambit/control/source/kinds"
-	"github.com/ambit-mesh/ambit/local"
+	"github.com/ambit-mesh/ambit/internal/testkit/localtest"
 	"github.com/ambit-mesh/ambit/mesh"
 	"github.com/ambit-mesh/ambit/test/lab"
 )
 
-func TestMain(m *testing.M) {
-	if status, handled := local.Dispatch(); handled {
-		os.Exit(status) // Preflight probes the machine with this program
-	}
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { localtest.Main(m) }
 
 // calm is how long after a burst a program counts as idle again.
 const calm = 10 * time.Second
@@ -26,12 +21,7 @@ const calm = 10 * time.Second
 // TestLiveMesh measures what is resident on the nodes of a mesh that works: with pods and certificates, and some seconds
 // after a burst of connections and bytes.
 func TestLiveMesh(t *testing.T) {
-	if testing.Short() {
-		t.Skip("a cluster takes longer than a short test may")
-	}
-	for _, p := range local.Preflight(t.Context()) {
-		t.Skipf("this machine cannot run a local cluster: %s", p)
-	}
+	localtest.Needed(t)
 	ctx := t.Context()
 	l, err := lab.Start(ctx, lab.Config{Nodes: 3, Bin: os.Getenv("AMBIT_BIN"), Log: t.Logf})
 	if err != nil {

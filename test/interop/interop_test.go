@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ambit-mesh/ambit/internal/testkit/localtest"
 	"github.com/ambit-mesh/ambit/local"
 	"github.com/ambit-mesh/ambit/mesh"
 	"github.com/ambit-mesh/ambit/test/lab"
@@ -44,12 +45,7 @@ func (w *world) ways() []way {
 	}
 }
 
-func TestMain(m *testing.M) {
-	if status, handled := local.Dispatch(); handled {
-		os.Exit(status) // Preflight probes the machine with this program
-	}
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { localtest.Main(m) }
 
 func TestInterop(t *testing.T) {
 	file := os.Getenv("ZTUNNEL_BIN")

@@ -2,6 +2,7 @@ package analyze
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -135,12 +136,7 @@ func (a *analysis) sources(l kinds.Located, p *securityv1.AuthorizationPolicy) {
 }
 
 func (a *analysis) nearNamespace(ns string) string {
-	var known []string
-	for n := range a.namespaces {
-		known = append(known, n)
-	}
-	slices.Sort(known)
-	if near, ok := kinds.Nearest(ns, known); ok {
+	if near, ok := kinds.Nearest(ns, slices.Sorted(maps.Keys(a.namespaces))); ok {
 		return fmt.Sprintf("did you mean %s?", near)
 	}
 	return "no client of that namespace can exist"

@@ -3,6 +3,7 @@ package analyze
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -100,12 +101,7 @@ func (a *analysis) named(l kinds.Located) {
 }
 
 func (a *analysis) nearWaypoint(key string) string {
-	var known []string
-	for k := range a.waypoints {
-		known = append(known, k)
-	}
-	slices.Sort(known)
-	if near, ok := kinds.Nearest(key, known); ok {
+	if near, ok := kinds.Nearest(key, slices.Sorted(maps.Keys(a.waypoints))); ok {
 		return fmt.Sprintf("; did you mean %s?", near)
 	}
 	return ""

@@ -1,7 +1,6 @@
 package status
 
 import (
-	"fmt"
 	"time"
 
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
@@ -28,7 +27,7 @@ func (s Status) gateway(since func(Condition) time.Time) gatewayv1.GatewayStatus
 			group := gatewayv1.Group(gatewayv1.GroupName)
 			st.SupportedKinds = append(st.SupportedKinds, gatewayv1.RouteGroupKind{Group: &group, Kind: gatewayv1.Kind(k)})
 		}
-		st.Conditions = Status{Generation: s.Generation, Conditions: l.Conditions}.kube(within(since, "listener "+string(l.Name)))
+		st.Conditions = Status{Generation: s.Generation, Conditions: l.Conditions}.kube(within(since, listener(l.Name)))
 		out.Listeners = append(out.Listeners, st)
 	}
 	return out
@@ -38,12 +37,12 @@ func (s Status) gateway(since func(Condition) time.Time) gatewayv1.GatewayStatus
 func (s Status) route(since func(Condition) time.Time) gatewayv1.RouteStatus {
 	out := gatewayv1.RouteStatus{Parents: []gatewayv1.RouteParentStatus{}}
 	for i, p := range s.Parents {
-		at := s
+		here := s
 		if i < len(s.AtParents) {
-			at.Conditions = s.AtParents[i]
+			here.Conditions = s.AtParents[i]
 		}
 		out.Parents = append(out.Parents, gatewayv1.RouteParentStatus{
-			ParentRef: p, ControllerName: controller, Conditions: at.kube(within(since, fmt.Sprintf("parent %d", i))),
+			ParentRef: p, ControllerName: controller, Conditions: here.kube(within(since, parent(i))),
 		})
 	}
 	return out
@@ -52,7 +51,7 @@ func (s Status) route(since func(Condition) time.Time) gatewayv1.RouteStatus {
 // within keeps conditions of equal types at several places apart.
 func within(since func(Condition) time.Time, place string) func(Condition) time.Time {
 	return func(c Condition) time.Time {
-		c.Type = place + " " + c.Type
+		c.Type = at(place, c.Type)
 		return since(c)
 	}
 }

@@ -12,7 +12,6 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 	metav1alpha1 "istio.io/api/meta/v1alpha1"
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
-	securityv1 "istio.io/client-go/pkg/apis/security/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
@@ -107,16 +106,7 @@ func OfRouting(o kinds.Object, why []string) (Status, bool) {
 		return Status{}, false
 	}
 	s := of(o, Condition{Type: InForce, Reason: "NotSupported", Message: strings.Join(why, "; ")})
-	switch r := o.(type) {
-	case *gatewayv1.HTTPRoute:
-		s.Parents = r.Spec.ParentRefs
-	case *gatewayv1.GRPCRoute:
-		s.Parents = r.Spec.ParentRefs
-	case *gatewayv1.TLSRoute:
-		s.Parents = r.Spec.ParentRefs
-	case *gatewayv1.TCPRoute:
-		s.Parents = r.Spec.ParentRefs
-	}
+	s.Parents, _ = routeOf(o)
 	return s, true
 }
 
@@ -185,36 +175,20 @@ func (s Status) object(since func(Condition) time.Time) (kinds.Object, error) {
 	namespace, name := s.Ref.Names()
 	o.SetNamespace(namespace)
 	o.SetName(name)
+	if st := istioStatus(o); st != nil {
+		st.Conditions, st.ObservedGeneration = s.istio(since), s.Generation
+		return o, nil
+	}
+	if _, st := routeOf(o); st != nil {
+		*st = s.route(since)
+		return o, nil
+	}
 	switch o := o.(type) {
-	case *securityv1.AuthorizationPolicy:
-		o.Status.Conditions, o.Status.ObservedGeneration = s.istio(since), s.Generation
-	case *securityv1.PeerAuthentication:
-		o.Status.Conditions, o.Status.ObservedGeneration = s.istio(since), s.Generation
 	case *networkingv1.ServiceEntry:
 		o.Status.Conditions, o.Status.ObservedGeneration = s.istio(since), s.Generation
 		o.Status.Addresses = s.Assigned.Status()
-	case *networkingv1.WorkloadEntry:
-		o.Status.Conditions, o.Status.ObservedGeneration = s.istio(since), s.Generation
-	case *networkingv1.WorkloadGroup:
-		o.Status.Conditions, o.Status.ObservedGeneration = s.istio(since), s.Generation
-	case *networkingv1.VirtualService:
-		o.Status.Conditions, o.Status.ObservedGeneration = s.istio(since), s.Generation
-	case *networkingv1.DestinationRule:
-		o.Status.Conditions, o.Status.ObservedGeneration = s.istio(since), s.Generation
-	case *networkingv1.Gateway:
-		o.Status.Conditions, o.Status.ObservedGeneration = s.istio(since), s.Generation
-	case *securityv1.RequestAuthentication:
-		o.Status.Conditions, o.Status.ObservedGeneration = s.istio(since), s.Generation
 	case *gatewayv1.Gateway:
 		o.Status = s.gateway(since)
-	case *gatewayv1.HTTPRoute:
-		o.Status.RouteStatus = s.route(since)
-	case *gatewayv1.GRPCRoute:
-		o.Status.RouteStatus = s.route(since)
-	case *gatewayv1.TLSRoute:
-		o.Status.RouteStatus = s.route(since)
-	case *gatewayv1.TCPRoute:
-		o.Status.RouteStatus = s.route(since)
 	case *corev1.Service:
 		o.Status.Conditions = s.kube(since)
 	default:

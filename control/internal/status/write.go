@@ -8,8 +8,6 @@ import (
 	"sync"
 	"time"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
 	"github.com/ambit-mesh/ambit/collection"
 	"github.com/ambit-mesh/ambit/control/source/kinds"
 )
@@ -65,9 +63,7 @@ func (k *keeper) remember(ctx context.Context, key string, s Status) error {
 	if err != nil || o == nil {
 		return err
 	}
-	for _, c := range conditions(o) {
-		k.since[key][c.Type] = held{c.Status == metav1.ConditionTrue, c.LastTransitionTime.Time}
-	}
+	k.since[key] = conditions(o)
 	return nil
 }
 

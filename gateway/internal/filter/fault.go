@@ -20,7 +20,7 @@ func Fault(next Handler) Handler {
 		}
 		if d := f.GetDelay().AsDuration(); d > 0 && drawn(f.GetDelayShare()) {
 			x.Record.Flag(access.DelayInjected)
-			if err := wait(x.Request.Context(), d); err != nil {
+			if err := Wait(x.Request.Context(), d); err != nil {
 				return nil, &Failure{Flags: []string{access.DownstreamTerminated}, Details: "downstream_remote_disconnect", Cause: err}
 			}
 		}
@@ -49,7 +49,8 @@ func aborted(f *l7.Fault, grpc bool) *Failure {
 // drawn is true for a share of the calls, in millionths.
 func drawn(share uint32) bool { return share > 0 && rand.Uint32N(1_000_000) < share }
 
-func wait(ctx context.Context, d time.Duration) error {
+// Wait takes so long, or ends with ctx and why that ended.
+func Wait(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {

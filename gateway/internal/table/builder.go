@@ -89,16 +89,6 @@ func (b *Builder) RemoveRoute(name string) { delete(b.routes, name) }
 // RemoveBackend forgets a backend, once no route leads to it any more.
 func (b *Builder) RemoveBackend(name string) { b.leaving[name] = true }
 
-// Ready reports whether everything that the routes lead to has come.
-func (b *Builder) Ready() bool {
-	for _, h := range b.routes {
-		if !b.complete(h) {
-			return false
-		}
-	}
-	return true
-}
-
 func (b *Builder) complete(h *Host) bool {
 	for _, name := range h.backends {
 		if b.backends[name] == nil {

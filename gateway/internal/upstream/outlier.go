@@ -32,14 +32,13 @@ func outcomeOf(status int) outcome {
 
 // health is what is remembered of an endpoint, over changes of its backend.
 type health struct {
-	mu       sync.Mutex // guards below
-	any      uint32     // failures of any kind in a row
-	gateway  uint32     // gateway errors in a row
-	local    uint32     // of ours alone, where they are counted apart
-	until    time.Time  // ejected until then
-	times    int        // ejections lately
-	returned time.Time
-	current  int64 // of the smooth round robin
+	mu      sync.Mutex // guards below
+	any     uint32     // failures of any kind in a row
+	gateway uint32     // gateway errors in a row
+	local   uint32     // of ours alone, where they are counted apart
+	until   time.Time  // ejected until then
+	times   int        // ejections lately
+	current int64      // of the smooth round robin
 }
 
 // out reports whether the endpoint is ejected.

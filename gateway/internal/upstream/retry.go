@@ -70,14 +70,7 @@ func pause(ctx context.Context, base time.Duration, attempt int) error {
 	if base <= 0 {
 		base = 25 * time.Millisecond
 	}
-	t := time.NewTimer(rand.N(min(base<<min(attempt, 8), 10*base)))
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-t.C:
-		return nil
-	}
+	return filter.Wait(ctx, rand.N(min(base<<min(attempt, 8), 10*base)))
 }
 
 // failure is what the client is told, and the log.

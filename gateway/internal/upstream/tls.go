@@ -25,22 +25,21 @@ func originate(w way) (func(context.Context, net.Conn) (net.Conn, error), error)
 		conf.NextProtos = []string{"h2"}
 	}
 	if name := t.GetSecret(); name != "" {
-		switch s := w.secret; {
-		case s == nil:
+		s := w.secret
+		if s == nil {
 			return nil, fmt.Errorf("TLS to %s: secret %s is not there", w.name, name)
-		default:
-			if len(s.GetCertificateChain()) > 0 {
-				own, err := tls.X509KeyPair(s.GetCertificateChain(), s.GetPrivateKey())
-				if err != nil {
-					return nil, fmt.Errorf("TLS to %s: secret %s: %w", w.name, name, err)
-				}
-				conf.Certificates = []tls.Certificate{own}
+		}
+		if len(s.GetCertificateChain()) > 0 {
+			own, err := tls.X509KeyPair(s.GetCertificateChain(), s.GetPrivateKey())
+			if err != nil {
+				return nil, fmt.Errorf("TLS to %s: secret %s: %w", w.name, name, err)
 			}
-			if len(s.GetCaCertificates()) > 0 {
-				conf.RootCAs = x509.NewCertPool()
-				if !conf.RootCAs.AppendCertsFromPEM(s.GetCaCertificates()) {
-					return nil, fmt.Errorf("TLS to %s: secret %s: no CA certificate can be read", w.name, name)
-				}
+			conf.Certificates = []tls.Certificate{own}
+		}
+		if len(s.GetCaCertificates()) > 0 {
+			conf.RootCAs = x509.NewCertPool()
+			if !conf.RootCAs.AppendCertsFromPEM(s.GetCaCertificates()) {
+				return nil, fmt.Errorf("TLS to %s: secret %s: no CA certificate can be read", w.name, name)
 			}
 		}
 	}

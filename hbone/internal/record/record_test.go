@@ -333,7 +333,6 @@ func TestForgeries(t *testing.T) {
 			}
 			*server.Reader = before
 			server.Reader.seq++
-			before = *server.Reader
 		}
 	}
 }

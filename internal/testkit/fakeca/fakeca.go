@@ -71,19 +71,9 @@ func NotYetValid() Option {
 	return func(c *x509.Certificate) { c.NotBefore = time.Now().Add(time.Hour) }
 }
 
-// Lifetime makes a certificate that ends after d.
-func Lifetime(d time.Duration) Option {
-	return func(c *x509.Certificate) { c.NotAfter = time.Now().Add(d) }
-}
-
 // Usage replaces the extended key usages; the ordinary ones are client and server.
 func Usage(u ...x509.ExtKeyUsage) Option {
 	return func(c *x509.Certificate) { c.ExtKeyUsage = u }
-}
-
-// KeyUsage replaces the key usage; the ordinary one is digital signature.
-func KeyUsage(u x509.KeyUsage) Option {
-	return func(c *x509.Certificate) { c.KeyUsage = u }
 }
 
 // Authority makes a leaf that is a CA, which an SVID's leaf must not be.

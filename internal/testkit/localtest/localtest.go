@@ -25,8 +25,8 @@ func Main(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// Binaries is the directory of the binaries: $AMBIT_BIN, or one made now. It skips where the machine cannot run a cluster.
-func Binaries(t *testing.T) string {
+// Needed skips a test that needs a cluster where the machine cannot run one, or where only short tests are wanted.
+func Needed(t *testing.T) {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("clusters take longer than a short test may")
@@ -34,6 +34,12 @@ func Binaries(t *testing.T) string {
 	for _, p := range local.Preflight(t.Context()) {
 		t.Skipf("this machine cannot run a local cluster: %s", p)
 	}
+}
+
+// Binaries is the directory of the binaries: $AMBIT_BIN, or one made now. It skips as Needed does.
+func Binaries(t *testing.T) string {
+	t.Helper()
+	Needed(t)
 	if dir := os.Getenv("AMBIT_BIN"); dir != "" {
 		return dir
 	}

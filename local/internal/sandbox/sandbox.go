@@ -6,6 +6,7 @@
 package sandbox
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -138,14 +139,8 @@ func needsUserNamespace() bool {
 	return err != nil || caps&wantedCaps != wantedCaps
 }
 
-// Ready is closed when the inside called Inner.Ready.
-func (s *Sandbox) Ready() <-chan struct{} { return s.ready }
-
 // Done is closed when the inner process has ended; nothing of the inside lives any more.
 func (s *Sandbox) Done() <-chan struct{} { return s.done }
-
-// Err is how the inner process ended, after Done.
-func (s *Sandbox) Err() error { return s.err }
 
 // PID is the inner process as the machine sees it.
 func (s *Sandbox) PID() int { return s.cmd.Process.Pid }
@@ -156,17 +151,10 @@ func (s *Sandbox) Wait(ctx context.Context) error {
 	case <-s.ready:
 		return nil
 	case <-s.done:
-		return fmt.Errorf("the sandbox ended before it was ready: %w", cmpErr(s.err, errors.New("exit status 0")))
+		return fmt.Errorf("the sandbox ended before it was ready: %w", cmp.Or(s.err, errors.New("exit status 0")))
 	case <-ctx.Done():
 		return fmt.Errorf("wait for the sandbox: %w", context.Cause(ctx))
 	}
-}
-
-func cmpErr(a, b error) error {
-	if a != nil {
-		return a
-	}
-	return b
 }
 
 // Close ends the inside, in order if it can within Grace, and removes the state directory unless it is to be kept.

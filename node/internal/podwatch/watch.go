@@ -70,14 +70,6 @@ func (w *Watch) Pod(k objects.Key) (p objects.Pod, ns objects.Namespace, known b
 	return p, w.namespaces[k.Namespace], known
 }
 
-// Namespace gives a namespace as last seen.
-func (w *Watch) Namespace(name string) (objects.Namespace, bool) {
-	w.mu.RLock()
-	defer w.mu.RUnlock()
-	ns, ok := w.namespaces[name]
-	return ns, ok
-}
-
 // Next is closed when a pod changes after this call.
 func (w *Watch) Next() <-chan struct{} {
 	w.mu.RLock()

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -162,20 +163,13 @@ func (o *offer) one(ctx context.Context, p plan) error {
 		err := expect(c, p.downBytes(), true)
 		_ = <-sent
 		if err == nil || errors.Is(err, errShort) || errors.Is(err, errWrong) || errors.Is(err, errMore) {
-			return fmt.Errorf("a reset answer: %w", cmpErr(err, errShort))
+			return fmt.Errorf("a reset answer: %w", cmp.Or(err, errShort))
 		}
 		return nil
 	}
 	err = expect(c, p.downBytes(), true)
 	if e := <-sent; err == nil {
 		err = e
-	}
-	return err
-}
-
-func cmpErr(err, otherwise error) error {
-	if err == nil {
-		return otherwise
 	}
 	return err
 }
