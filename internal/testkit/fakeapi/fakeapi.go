@@ -47,6 +47,13 @@ type event struct {
 	Object any    `json:"object"`
 }
 
+// change is an event that a watch from an earlier version has yet to be told of.
+type change struct {
+	version int
+	pod     bool
+	event   event
+}
+
 // Server is the API server.
 type Server struct {
 	URL, CAFile, TokenFile string
@@ -55,6 +62,7 @@ type Server struct {
 
 	mu       sync.Mutex // guards below
 	version  int
+	history  []change
 	objects  map[string]Object // by path
 	watchers map[chan event]string
 	hook     func(w http.ResponseWriter, r *http.Request) (done bool)
@@ -139,7 +147,7 @@ func (s *Server) putLocked(o Object) {
 	s.version++
 	o.Metadata.ResourceVersion = strconv.Itoa(s.version)
 	s.objects[path(o)] = o
-	s.tellLocked(o, event{kind, o})
+	s.tellLocked(o, kind)
 }
 
 // Delete ends an object.
@@ -147,15 +155,18 @@ func (s *Server) Delete(o Object) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.version++
+	o.Metadata.ResourceVersion = strconv.Itoa(s.version)
 	delete(s.objects, path(o))
-	s.tellLocked(o, event{"DELETED", o})
+	s.tellLocked(o, "DELETED")
 }
 
-func (s *Server) tellLocked(o Object, e event) {
+func (s *Server) tellLocked(o Object, kind string) {
+	happened := change{s.version, o.Metadata.Namespace != "", event{kind, o}}
 	send := func() {
+		s.history = append(s.history, happened)
 		for c, list := range s.watchers {
-			if (list == "/api/v1/pods") == (o.Metadata.Namespace != "") {
-				c <- e
+			if (list == "/api/v1/pods") == happened.pod {
+				c <- happened.event
 			}
 		}
 	}
@@ -236,11 +247,11 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	c := make(chan event, 1000)
 	s.mu.Lock()
-	for _, o := range s.objects {
-		if v, _ := strconv.Atoi(o.Metadata.ResourceVersion); v > from && (r.URL.Path == "/api/v1/pods") == (o.Metadata.Namespace != "") {
-			c <- event{"ADDED", o}
+	c := make(chan event, 1000+len(s.history))
+	for _, h := range s.history {
+		if h.version > from && (r.URL.Path == "/api/v1/pods") == h.pod {
+			c <- h.event
 		}
 	}
 	s.watchers[c] = r.URL.Path

@@ -134,6 +134,25 @@ func TestCopyFollowsTheServer(t *testing.T) {
 	}
 }
 
+func TestDeletionBetweenListAndWatchIsTold(t *testing.T) {
+	s := fakeapi.Start(t)
+	s.Put(namespace("default", ""))
+	s.Put(pod("a"))
+	var once atomic.Bool
+	s.Hook(func(_ http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Path == "/api/v1/pods" && r.URL.Query().Get("watch") == "true" && once.CompareAndSwap(false, true) {
+			s.Delete(pod("a"))
+		}
+		return false
+	})
+	w, changed := watch(t, s)
+	expect(t, changed, "a")
+	expect(t, changed, "a")
+	if _, _, known := w.Pod(objects.Key{Namespace: "default", Name: "a"}); known {
+		t.Error("a pod that ended before the watch began is still known")
+	}
+}
+
 func TestBookmarkMovesTheVersion(t *testing.T) {
 	s := fakeapi.Start(t)
 	w, _ := watch(t, s)
