@@ -8,6 +8,7 @@ import (
 	"io"
 	"log"
 	"maps"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -67,6 +68,7 @@ type Server struct {
 	watchers map[chan event]string
 	hook     func(w http.ResponseWriter, r *http.Request) (done bool)
 	requests []string
+	conns    int
 	held     bool
 	pending  []func()
 }
@@ -77,6 +79,13 @@ func Start(t testing.TB) *Server {
 	s := &Server{objects: map[string]Object{}, watchers: map[chan event]string{}, version: 1}
 	h := httptest.NewUnstartedServer(s)
 	h.Config.ErrorLog = log.New(io.Discard, "", 0) // clients come and go
+	h.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.conns++
+		}
+	}
 	h.StartTLS()
 	s.Close = sync.OnceFunc(func() { h.CloseClientConnections(); h.Close() })
 	t.Cleanup(s.Close)
@@ -103,6 +112,13 @@ func (s *Server) Requests() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return append([]string(nil), s.requests...)
+}
+
+// Conns is how many connections were made so far.
+func (s *Server) Conns() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.conns
 }
 
 // Watchers is how many watches are open.

@@ -22,6 +22,9 @@ import (
 // maxAnswer bounds one answer, or one event of a watch, of the API server.
 const maxAnswer = 64 << 20
 
+// maxIdle is how many connections are kept for further requests: as many as come at once when a namespace joins the mesh.
+const maxIdle = 16
+
 // Client speaks to the API server.
 type Client struct {
 	base  string
@@ -55,7 +58,7 @@ func NewClient(c ClientConfig) (*Client, error) {
 	dialer := &net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}
 	return &Client{base: strings.TrimSuffix(c.URL, "/"), token: c.TokenFile, http: &http.Client{CheckRedirect: noRedirect, Transport: &http.Transport{
 		DialContext: dialer.DialContext, TLSClientConfig: conf, TLSHandshakeTimeout: 5 * time.Second,
-		ResponseHeaderTimeout: 30 * time.Second, MaxIdleConns: 4, IdleConnTimeout: time.Minute,
+		ResponseHeaderTimeout: 30 * time.Second, MaxIdleConnsPerHost: maxIdle, IdleConnTimeout: time.Minute,
 		ForceAttemptHTTP2: false, // a watch and a request share nothing, and HTTP/2 would cost memory
 	}}}, nil
 }
@@ -115,15 +118,24 @@ func (c *Client) do(ctx context.Context, method, path string, query url.Values, 
 }
 
 // get reads one object.
-func (c *Client) get(ctx context.Context, path string, query url.Values, into any) (err error) {
+func (c *Client) get(ctx context.Context, path string, query url.Values, into any) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	body, err := c.do(ctx, http.MethodGet, path, query, nil)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, body.Close()) }()
-	return json.NewDecoder(io.LimitReader(body, maxAnswer)).Decode(into)
+	return errors.Join(json.NewDecoder(io.LimitReader(body, maxAnswer)).Decode(into), finish(body))
+}
+
+// finish reads an answer to its end, so that its connection serves the next request: to make another costs both sides far more
+// than the request. What goes on for long is no answer's end.
+func finish(body io.ReadCloser) error {
+	_, err := io.CopyN(io.Discard, body, 1<<20)
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return errors.Join(err, body.Close())
 }
 
 // Pod reads one pod: its creation may not have reached the watch yet.
@@ -184,7 +196,7 @@ func (c *Client) Annotate(ctx context.Context, k objects.Key, name, value string
 	if err != nil {
 		return fmt.Errorf("annotate pod %s: %w", k, err)
 	}
-	return body.Close()
+	return finish(body)
 }
 
 func podPath(k objects.Key) string {

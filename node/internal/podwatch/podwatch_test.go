@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -338,5 +339,31 @@ func TestNamesCannotLeaveTheirPath(t *testing.T) {
 	}
 	if got := s.Requests()[0]; !strings.HasPrefix(got, "GET /api/v1/namespaces/..%2F..%2Fsecrets/pods/a%3Fb=c%23d ") {
 		t.Errorf("asked %q", got)
+	}
+}
+
+// A TLS handshake costs both sides more than the request that it is made for.
+func TestRequestsShareConnections(t *testing.T) {
+	s := fakeapi.Start(t)
+	o := fakeapi.Object{Metadata: fakeapi.Meta{Name: "web", Namespace: "default", UID: "u", Labels: map[string]string{"long": strings.Repeat("x", 20<<10)}}}
+	s.Put(o)
+	c, k := client(t, s), objects.Key{Namespace: "default", Name: "web"}
+	const at, times = 8, 10
+	var wg sync.WaitGroup
+	for range at {
+		wg.Go(func() {
+			for i := range times {
+				if err := c.Annotate(t.Context(), k, "key", fmt.Sprint(i)); err != nil {
+					t.Error(err)
+				}
+				if _, err := c.Pod(t.Context(), k); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if n := s.Conns(); n > 2*at {
+		t.Errorf("%d requests, %d at a time, took %d connections", 2*at*times, at, n)
 	}
 }
