@@ -52,6 +52,25 @@ func TestDoRunsInsideAndComesBack(t *testing.T) {
 	}
 }
 
+func TestAStayEndsWhereItBegan(t *testing.T) {
+	ns, home := netnstest.New(t), current(t)
+	stay, err := netns.Enter(ns)
+	if err != nil {
+		t.Fatal(err)
+	}
+	inside := current(t)
+	elsewhere := make(chan netns.ID)
+	go func() { elsewhere <- current(t) }()
+	other, left, again := <-elsewhere, stay.Leave(), stay.Leave()
+	if inside != ns.ID() || other != home || current(t) != home || !left || again {
+		t.Errorf("inside %v, another goroutine %v, left %v, twice %v; the namespaces are %v and %v", inside, other, left, again, ns.ID(), home)
+	}
+	nowhere, err := netns.Enter(nil)
+	if err != nil || nowhere.Leave() || current(t) != home {
+		t.Errorf("a stay in no namespace leads somewhere: %v", err)
+	}
+}
+
 func TestFunctionThatLeavesIsAnError(t *testing.T) {
 	ns := netnstest.New(t)
 	if err := netns.Do(ns, func() error { runtime.Goexit(); return nil }); err == nil {

@@ -6,8 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
-	"time"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -21,44 +20,68 @@ func Dial(ctx context.Context, ns *netns.Namespace, from, to netip.AddrPort, o O
 	if !to.IsValid() {
 		return nil, errors.New("connect: no address")
 	}
-	f, err := open(ns, to, unix.SOCK_STREAM, func(fd int, v6 bool) error {
-		if err := o.apply(fd, v6); err != nil {
-			return err
-		}
-		if from.IsValid() {
-			if from.Port() == 0 {
-				// Ports are then taken per destination: 28k connections to each instead of in all.
-				if err := unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1); err != nil {
-					return fmt.Errorf("set IP_BIND_ADDRESS_NO_PORT: %w", err)
-				}
-			}
-			if err := unix.Bind(fd, sockaddr(from, v6)); err != nil {
-				return fmt.Errorf("bind to %s: %w", from, err)
-			}
-		}
-		err := unix.Connect(fd, sockaddr(to, v6))
-		if err != nil && !errors.Is(err, unix.EINPROGRESS) && !errors.Is(err, unix.EINTR) {
-			return err
-		}
-		return nil
-	})
+	v6 := isV6(to.Addr())
+	d := net.Dialer{KeepAlive: -1, KeepAliveConfig: KeepAlive()}
+	d.SetMultipathTCP(false)
+	var wrong error // which step failed before the connection was tried
+	network := "tcp4"
+	if v6 {
+		network = "tcp6"
+	}
+	if from.IsValid() {
+		d.LocalAddr = net.TCPAddrFromAddrPort(inFamily(from, v6))
+	}
+	inside, err := netns.Enter(ns)
 	if err != nil {
 		return nil, fmt.Errorf("connect to %s: %w", to, err)
 	}
-	if err := connected(ctx, f); err != nil {
-		_ = f.Close() // the error that counts is the first
-		return nil, fmt.Errorf("connect to %s: %w", to, err)
+	defer inside.Leave()
+	// Package net calls this between making the socket and connecting it: the thread need not stay inside. Where no port is
+	// left, or it got itself, it makes another socket and calls again; that one would be outside.
+	d.Control = func(_, _ string, raw syscall.RawConn) error {
+		if !inside.Leave() && ns != nil {
+			wrong = unix.EADDRNOTAVAIL
+			return wrong
+		}
+		if err := raw.Control(func(fd uintptr) { wrong = prepare(int(fd), v6, from, o) }); err != nil {
+			return err
+		}
+		return wrong
 	}
-	c, err := fileAs(f, net.FileConn)
-	if err != nil {
-		return nil, fmt.Errorf("connect to %s: %w", to, err)
+	c, err := d.DialContext(ctx, network, to.String())
+	switch {
+	case err == nil:
+		return c.(*net.TCPConn), nil
+	case wrong != nil:
+		err = wrong
+	case ctx.Err() != nil:
+		err = context.Cause(ctx)
+	default:
+		err = bare(err)
 	}
-	tcp := c.(*net.TCPConn)
-	if err := tcp.SetKeepAliveConfig(KeepAlive()); err != nil {
-		_ = tcp.Close()
-		return nil, fmt.Errorf("connect to %s: set keepalive: %w", to, err)
+	return nil, fmt.Errorf("connect to %s: %w", to, err)
+}
+
+// prepare sets what must be set before a socket is bound.
+func prepare(fd int, v6 bool, from netip.AddrPort, o Options) error {
+	if err := o.apply(fd, v6); err != nil {
+		return err
 	}
-	return tcp, nil
+	if from.IsValid() && from.Port() == 0 {
+		// Ports are then taken per destination: 28k connections to each instead of in all.
+		if err := unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1); err != nil {
+			return fmt.Errorf("set IP_BIND_ADDRESS_NO_PORT: %w", err)
+		}
+	}
+	return nil
+}
+
+// bare leaves out what package net says of an error that the caller says better: the addresses.
+func bare(err error) error {
+	if op, ok := errors.AsType[*net.OpError](err); ok {
+		return op.Err
+	}
+	return err
 }
 
 // DialUDP opens a UDP socket inside ns that sends to, and receives from, one address only.
@@ -80,33 +103,4 @@ func DialUDP(ns *netns.Namespace, to netip.AddrPort, o Options) (*net.UDPConn, e
 		return nil, fmt.Errorf("connect to udp %s: %w", to, err)
 	}
 	return c.(*net.UDPConn), nil
-}
-
-// connected waits until the kernel has connected the socket or given up, or ctx ends.
-func connected(ctx context.Context, f *os.File) error {
-	raw, err := f.SyscallConn()
-	if err != nil {
-		return err
-	}
-	stop := context.AfterFunc(ctx, func() {
-		_ = f.SetWriteDeadline(time.Unix(1, 0)) // wakes the wait below; on a closed file there is nothing to wake
-	})
-	defer stop()
-	var result error
-	err = raw.Write(func(fd uintptr) bool {
-		var state int
-		if state, result = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR); result != nil {
-			return true
-		}
-		if state != 0 {
-			result = unix.Errno(state)
-			return true
-		}
-		_, result = unix.Getpeername(int(fd))
-		return !errors.Is(result, unix.ENOTCONN) // not yet: wait until writable
-	})
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	return errors.Join(err, result)
 }

@@ -58,9 +58,11 @@ func ListenUDP(ns *netns.Namespace, addr netip.AddrPort, o Options) (*net.UDPCon
 	return c.(*net.UDPConn), nil
 }
 
+func isV6(a netip.Addr) bool { return a.Is6() && !a.Is4In6() }
+
 // open makes a socket on a thread inside ns, where it stays whoever uses it later.
 func open(ns *netns.Namespace, addr netip.AddrPort, kind int, f func(fd int, v6 bool) error) (*os.File, error) {
-	v6 := addr.Addr().Is6() && !addr.Addr().Is4In6()
+	v6 := isV6(addr.Addr())
 	family := unix.AF_INET
 	if v6 {
 		family = unix.AF_INET6

@@ -81,6 +81,14 @@ func btoi(b bool) int {
 	return 0
 }
 
+// inFamily is an address as a socket of a family takes it: one of IPv4 is mapped on a socket of IPv6.
+func inFamily(a netip.AddrPort, v6 bool) netip.AddrPort {
+	if v6 {
+		return a
+	}
+	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
+}
+
 // sockaddr is the kernel's form of an address, in the family of the socket: an IPv4 address on an IPv6 socket is mapped.
 func sockaddr(a netip.AddrPort, v6 bool) unix.Sockaddr {
 	if !v6 {

@@ -51,6 +51,32 @@ func TestSocketsLiveInTheirNamespace(t *testing.T) {
 	}
 }
 
+// Package net makes a second socket where no port is left. It must not be one of the wrong namespace, which here would get
+// through: somebody listens there.
+func TestNoPortLeftIsNoWayOut(t *testing.T) {
+	ns := netnstest.New(t)
+	must(t, link.SetSysctl(ns, "ipv4/ip_local_port_range", "5000 5000"))
+	l, err := sock.Listen(ns, addrPort("127.0.0.1:4000"), sock.Options{})
+	must(t, err)
+	defer l.Close()
+	out, err := sock.Listen(nil, addrPort("127.0.0.1:4000"), sock.Options{})
+	must(t, err)
+	defer out.Close()
+	for _, from := range []netip.AddrPort{{}, addrPort("127.0.0.1:0")} {
+		c, err := sock.Dial(t.Context(), ns, from, addrPort("127.0.0.1:4000"), sock.Options{})
+		must(t, err)
+		if c2, err := sock.Dial(t.Context(), ns, from, addrPort("127.0.0.1:4000"), sock.Options{}); !errors.Is(err, unix.EADDRNOTAVAIL) {
+			t.Errorf("from %s with no port left: %v, %v", from, c2, err)
+		}
+		must(t, c.SetLinger(0))
+		must(t, c.Close())
+	}
+	must(t, out.SetDeadline(time.Now().Add(time.Millisecond)))
+	if c, err := out.Accept(); err == nil {
+		t.Errorf("a connection from %s left the namespace", c.RemoteAddr())
+	}
+}
+
 func TestDialEndsWithItsContext(t *testing.T) {
 	ns := netnstest.New(t)
 	// A device without anybody behind it: the connection can neither succeed nor fail.
