@@ -5,6 +5,7 @@ import (
 	"io"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // Queue writes lines of a log beside those who log: whoever reads the log may be slow or stuck, and connections must
@@ -24,6 +25,8 @@ type Queue struct {
 const (
 	queuedLines = 4096     // about 2 MiB
 	queueBatch  = 32 << 10 // bytes of one write, if as much waits
+	// queueRest is how long Run rests after a write: lines that come fast leave together, and wake nobody one by one.
+	queueRest = 5 * time.Millisecond
 )
 
 // NewQueue makes a queue; Run writes what it holds.
@@ -54,11 +57,18 @@ func (q *Queue) Write(line []byte) (int, error) {
 // say so.
 func (q *Queue) Run(ctx context.Context) error {
 	var batch []byte
+	rest := time.NewTimer(queueRest)
+	defer rest.Stop()
 	for {
 		select {
 		case line := <-q.lines:
 			batch = q.batch(batch[:0], line)
 			_, _ = q.w.Write(batch)
+			rest.Reset(queueRest)
+			select {
+			case <-rest.C:
+			case <-ctx.Done():
+			}
 		case <-ctx.Done():
 			q.end()
 			return nil
