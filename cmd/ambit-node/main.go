@@ -105,7 +105,7 @@ func run(ctx context.Context, log *slog.Logger, args []string) error {
 	defer stop()
 	g := lifecycle.NewGroup(ctx)
 	g.Go("memory", func(ctx context.Context) error {
-		return memory.Keep(ctx, func(err error) { log.Warn("memory not given back", "error", err) })
+		return memory.Keep(ctx, 0, func(err error) { log.Warn("memory not given back", "error", err) })
 	})
 	g.Go("node agent", func(ctx context.Context) error {
 		defer stop()

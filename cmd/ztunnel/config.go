@@ -26,6 +26,7 @@ type config struct {
 	zds                              string
 	admin, metrics, readiness        string
 	grace                            time.Duration
+	gc                               int // percent that the heap may grow in calm; 0: GOGC says it
 	levels, version                  string
 	format                           telemetry.Format
 }

@@ -46,7 +46,7 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return fmt.Errorf("RUST_LOG: %w", err)
 	}
-	limitMemory(os.Getenv)
+	c.gc = limitMemory(os.Getenv)
 	queue := telemetry.NewQueue(os.Stdout)
 	handler := telemetry.NewHandler(queue, c.format, levels)
 	log := slog.New(handler)
@@ -61,11 +61,16 @@ func run(ctx context.Context, args []string) error {
 	return errors.Join(err, g.Wait())
 }
 
-// limitMemory trades a little of the collector's time for a small heap: a node proxy is on every node.
-func limitMemory(getenv func(string) string) {
-	if getenv("GOGC") == "" {
-		debug.SetGCPercent(50)
+// calmGC trades a little of the collector's time for a small heap: a node proxy is on every node, and mostly idle.
+const calmGC = 50
+
+// limitMemory says how much the heap may grow between collections while there is little to do; 0 if GOGC says it.
+func limitMemory(getenv func(string) string) int {
+	if getenv("GOGC") != "" {
+		return 0
 	}
+	debug.SetGCPercent(calmGC)
+	return calmGC
 }
 
 // readResolvers reads our own pod's resolvers: those of the pods that we serve are not in sight.
@@ -122,7 +127,7 @@ func serve(ctx context.Context, c config, handler *telemetry.Handler, levels *te
 	defer end()
 	g := lifecycle.NewGroup(support)
 	g.Go("memory", func(ctx context.Context) error {
-		return memory.Keep(ctx, func(err error) { log.Warn("memory not given back", "error", err) })
+		return memory.Keep(ctx, c.gc, func(err error) { log.Warn("memory not given back", "error", err) })
 	})
 	g.Go("debug server", func(ctx context.Context) error { return admin.Run(ctx, pages, on) })
 	g.Go("ztunnel", func(failed context.Context) error {

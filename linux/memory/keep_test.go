@@ -31,7 +31,7 @@ func TestMemoryIsGivenBackOnceAfterWork(t *testing.T) {
 		{"much is free without a burst", 0, 5 * mib, true},
 	} {
 		allocated += step.allocated
-		if got := k.calm(reading{allocated, step.free}); got != step.want {
+		if got := k.calm(reading{allocated: allocated, free: step.free}); got != step.want {
 			t.Errorf("step %d, %s: %v, want %v", i, step.name, got, step.want)
 		}
 	}
@@ -44,7 +44,7 @@ func TestKeep(t *testing.T) {
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- Keep(ctx, func(err error) { t.Error(err) }) }()
+	go func() { ended <- Keep(ctx, 50, func(err error) { t.Error(err) }) }()
 	before := anonymous(t)
 	use(64 << 20)
 	for deadline := time.Now().Add(4 * Every); anonymous(t) > before+(16<<20); time.Sleep(100 * time.Millisecond) {
@@ -55,6 +55,18 @@ func TestKeep(t *testing.T) {
 	stop()
 	if err := <-ended; err != nil {
 		t.Error(err)
+	}
+}
+
+func TestWorkHasRoom(t *testing.T) {
+	const mib = 1 << 20
+	for _, c := range []struct {
+		live uint64
+		want int
+	}{{0, 400}, {4 * mib, 400}, {16 * mib, 100}, {32 * mib, 50}, {1024 * mib, 50}} {
+		if got := paceFor(c.live, 50); got != c.want {
+			t.Errorf("%d MiB live: %d %%, want %d %%", c.live/mib, got, c.want)
+		}
 	}
 }
 
