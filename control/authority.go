@@ -37,6 +37,7 @@ type authority struct {
 	problem  string               // why the Secret as it is now is not taken over; "" for nothing
 	serving  serving
 	made     bool // we made the Secret, and the source has not shown it yet
+	unkept   bool // the rotation is not written down yet
 }
 
 func newAuthority(c Config, o *source.Objects) *authority {
@@ -70,23 +71,9 @@ func (a *authority) signed(by *ca.Authority, until time.Time) {
 // that cannot be read stops us: another CA in its place would split the mesh.
 func (a *authority) open(ctx context.Context) error {
 	now := time.Now()
-	found, err := a.read(now)
+	found, made, err := a.findOrMake(ctx, now)
 	if err != nil {
 		return err
-	}
-	made := found == nil
-	if made {
-		if found, err = ca.NewSelfSigned(a.conf.TrustDomain, now); err != nil {
-			return fmt.Errorf("make a certificate authority: %w", err)
-		}
-		s, err := found.Secret(a.conf.RootNamespace)
-		if err != nil {
-			return err
-		}
-		if err := a.conf.Writer.Create(ctx, s); err != nil {
-			return fmt.Errorf("keep the certificate authority: %w", err)
-		}
-		a.conf.Log.Info("made a certificate authority", "secret", s.Namespace+"/"+s.Name)
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -102,6 +89,35 @@ func (a *authority) open(ctx context.Context) error {
 	}
 	a.publishLocked(now)
 	return nil
+}
+
+// findOrMake reads the CA or, where there is none, makes it. Of several control planes that do so at once one is first,
+// and the others take what it made.
+func (a *authority) findOrMake(ctx context.Context, now time.Time) (found *ca.Authority, made bool, err error) {
+	for {
+		if found, err = a.read(now); err != nil || found != nil {
+			return found, false, err
+		}
+		if found, err = ca.NewSelfSigned(a.conf.TrustDomain, now); err != nil {
+			return nil, false, fmt.Errorf("make a certificate authority: %w", err)
+		}
+		s, err := found.Secret(a.conf.RootNamespace)
+		if err != nil {
+			return nil, false, err
+		}
+		err = a.conf.Writer.Create(ctx, s)
+		if err == nil {
+			a.conf.Log.Info("made a certificate authority", "secret", s.Namespace+"/"+s.Name)
+			return found, true, nil
+		}
+		if !errors.Is(err, source.ErrAnother) {
+			return nil, false, fmt.Errorf("keep the certificate authority: %w", err)
+		}
+		a.conf.Log.Info("another control plane has made a certificate authority, waiting to see it", "secret", s.Namespace+"/"+s.Name)
+		if !sleep(ctx, nil, time.Second) {
+			return nil, false, ctx.Err()
+		}
+	}
 }
 
 // before finds out what was in force when we were away, if that was something else: what proxies trust is in a ConfigMap.
@@ -206,6 +222,8 @@ func (a *authority) step(ctx context.Context, now time.Time) time.Duration {
 		}
 		a.rotation = after
 		a.keepLocked(ctx)
+	} else if a.unkept && a.leads() {
+		a.keepLocked(ctx)
 	}
 	a.publishLocked(now)
 	if wait := a.state.Next.Sub(now); !a.state.Next.IsZero() && wait < caLooks {
@@ -234,7 +252,7 @@ func (a *authority) followRotationLocked(now time.Time) error {
 	case there && !stored.Same(a.stored):
 		a.stored = stored
 		if stored.Next == a.own.Name() {
-			a.rotation = stored
+			a.rotation, a.unkept = stored, false
 		}
 	}
 	return err
@@ -264,6 +282,9 @@ func (a *authority) renewLocked(ctx context.Context, now time.Time) error {
 	}
 	if _, plugged := a.objects.Secrets.Get(source.Key(a.conf.RootNamespace, ca.PluggedSecret)); plugged {
 		return errors.New("the root in Secret " + ca.PluggedSecret + " ends on " + a.own.Root().NotAfter.Format(time.DateOnly) + "; put another one there")
+	}
+	if !a.leads() {
+		return nil // who leads does it
 	}
 	next, err := ca.NewSelfSigned(a.conf.TrustDomain, now)
 	if err != nil {
@@ -299,8 +320,15 @@ func (a *authority) longestLocked(of *ca.Authority) time.Time {
 	return a.longest[of.Name()]
 }
 
-// keepLocked writes the rotation down, or takes it away. It goes on without that; only a restart would forget it.
+func (a *authority) leads() bool { return a.conf.Leader == nil || a.conf.Leader.Leading() }
+
+// keepLocked writes the rotation down, or takes it away, if that is our task; else who leads does. It goes on without
+// that and tries again later; only a restart would forget it.
 func (a *authority) keepLocked(ctx context.Context) {
+	a.unkept = true
+	if !a.leads() {
+		return
+	}
 	if err := a.storeLocked(ctx); err != nil {
 		a.conf.Log.Error("rotation of the certificate authority not kept, a restart would forget it", "error", err)
 	}
@@ -311,6 +339,7 @@ func (a *authority) storeLocked(ctx context.Context) error {
 		if err := a.conf.Writer.Delete(ctx, secretKind(), a.conf.RootNamespace, ca.RotationSecret); err != nil {
 			return fmt.Errorf("remove the rotation: %w", err)
 		}
+		a.unkept = false
 		return nil
 	}
 	s, err := a.rotation.Secret(a.conf.RootNamespace)
@@ -320,6 +349,7 @@ func (a *authority) storeLocked(ctx context.Context) error {
 	if err := a.conf.Writer.Apply(ctx, s); err != nil {
 		return fmt.Errorf("keep the rotation: %w", err)
 	}
+	a.unkept = false
 	return nil
 }
 

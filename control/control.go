@@ -18,6 +18,7 @@ import (
 	"github.com/ambit-mesh/ambit/control/internal/status"
 	"github.com/ambit-mesh/ambit/control/source"
 	"github.com/ambit-mesh/ambit/control/source/kinds"
+	"github.com/ambit-mesh/ambit/control/source/meshconfig"
 	"github.com/ambit-mesh/ambit/lifecycle"
 	"github.com/ambit-mesh/ambit/mesh"
 	"github.com/ambit-mesh/ambit/xds/server"
@@ -49,15 +50,28 @@ type Callers interface {
 	Verify(ctx context.Context, token string) (source.Caller, error)
 }
 
+// Leader elects the one among several control planes that writes: status, root certificates, certificate authority.
+type Leader interface {
+	Run(ctx context.Context) error
+	Leading() bool
+	// While runs f whenever this control plane leads, until ctx ends or f fails. The context of f ends with the lead.
+	While(ctx context.Context, f func(context.Context) error) error
+}
+
 // Config of a control plane. The zero values of names are Istio's defaults.
 type Config struct {
 	Objects Objects
 	Writer  Writer
 	Status  StatusWriter
 	Callers Callers
+	// Leader is nil for a control plane that is the only one.
+	Leader Leader
 
 	// XDS, Monitor and Ready are where to serve: xDS and CA over TLS, metrics and debug, readiness.
 	XDS, Monitor, Ready net.Listener
+
+	// Mesh is the mesh configuration that the names below are of, to tell of it; nil for none.
+	Mesh *meshconfig.File
 
 	// RootNamespace holds the mesh-wide policies and the CA's Secret. Default istio-system.
 	RootNamespace string
@@ -157,6 +171,7 @@ func (c *Control) serve(ctx context.Context, serving func()) error {
 		Authority: authority.signer, Issued: authority.signed, Callers: c.conf.Callers, Log: c.conf.Log, Now: time.Now, Count: c.count.certificate,
 		Rules: rules,
 	}
+	c.count.watchMesh(c.conf.Mesh)
 	c.count.watch(c.conf.Version, func() int { return collection.Len(c.out.Services) }, func() int { return len(c.problems()) }, xds, authority)
 	rpc := grpc.NewServer(append(server.Options(), grpc.Creds(credentials.NewTLS(authority.serverTLS())))...)
 	xds.Register(rpc)
@@ -176,10 +191,21 @@ func (c *Control) serve(ctx context.Context, serving func()) error {
 	})
 	g.Go("authority", authority.follow)
 	g.Go("addresses", addresses.follow)
-	g.Go("roots", func(ctx context.Context) error { return c.distributeRoots(ctx, authority) })
+	g.Go("roots", c.leading(func(ctx context.Context) error { return c.distributeRoots(ctx, authority) }))
 	g.Go("what is in force", func(ctx context.Context) error { return force.run(ctx, xds) })
-	g.Go("status", func(ctx context.Context) error { return status.Keep(ctx, c.out.Statuses, c.conf.Status, c.conf.Log) })
+	g.Go("status", c.leading(func(ctx context.Context) error { return status.Keep(ctx, c.out.Statuses, c.conf.Status, c.conf.Log) }))
+	if c.conf.Leader != nil {
+		g.Go("election", c.conf.Leader.Run)
+	}
 	serving()
 	c.conf.Log.Info("control plane is serving", "xds", c.conf.XDS.Addr().String(), "trustDomain", c.conf.TrustDomain)
 	return g.Wait()
+}
+
+// leading is f for those who must lead to do it.
+func (c *Control) leading(f func(context.Context) error) func(context.Context) error {
+	if c.conf.Leader == nil {
+		return f
+	}
+	return func(ctx context.Context) error { return c.conf.Leader.While(ctx, f) }
 }

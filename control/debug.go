@@ -38,6 +38,12 @@ func (c *Control) debugPages(xds *server.Server[source.Caller], a *authority) ma
 		"/debug/statusz":        func(s scope) any { return c.statuses(s) },
 		"/debug/ca":             onlyRoot(func() any { return a.report() }),
 		"/debug/filez":          onlyRoot(func() any { return c.problems() }),
+		"/debug/mesh": onlyRoot(func() any {
+			if c.conf.Mesh == nil {
+				return nil
+			}
+			return c.conf.Mesh.Report()
+		}),
 	}
 }
 

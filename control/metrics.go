@@ -8,6 +8,7 @@ import (
 
 	"github.com/ambit-mesh/ambit/control/internal/ca"
 	"github.com/ambit-mesh/ambit/control/source"
+	"github.com/ambit-mesh/ambit/control/source/meshconfig"
 	"github.com/ambit-mesh/ambit/mesh"
 	"github.com/ambit-mesh/ambit/xds/server"
 )
@@ -109,6 +110,25 @@ func (m *metrics) watch(version string, services, refused func() int, xds *serve
 		}
 		return 0
 	})
+}
+
+// watchMesh tells of the mesh configuration.
+func (m *metrics) watchMesh(f *meshconfig.File) {
+	if f == nil {
+		return
+	}
+	for name, g := range map[string]struct {
+		help string
+		read func(meshconfig.Report) int
+	}{
+		"ambit_mesh_config_unused_fields":  {"Fields of the mesh configuration that are set and have no effect; see /debug/mesh.", func(r meshconfig.Report) int { return len(r.Unused) }},
+		"ambit_mesh_config_waiting_fields": {"Fields of the mesh configuration that count when the control plane begins again.", func(r meshconfig.Report) int { return len(r.Waiting) }},
+		"ambit_mesh_config_refused": {"1 while the mesh configuration as it is now does not count.", func(r meshconfig.Report) int {
+			return min(1, len(r.Refused))
+		}},
+	} {
+		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: g.help}, func() float64 { return float64(g.read(f.Report())) }))
+	}
 }
 
 func (m *metrics) certificate(result string) {

@@ -2,6 +2,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -10,11 +11,12 @@ import (
 	"net"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"syscall"
+	"time"
 
 	"github.com/ambit-mesh/ambit/control"
-	"github.com/ambit-mesh/ambit/control/source/files"
+	"github.com/ambit-mesh/ambit/control/source/meshconfig"
+	"github.com/ambit-mesh/ambit/lifecycle"
 	"github.com/ambit-mesh/ambit/mesh"
 )
 
@@ -25,50 +27,82 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	log := slog.New(slog.NewTextHandler(os.Stdout, nil))
-	if err := run(ctx, log, os.Args[1:]); err != nil {
+	if err := run(ctx, log, os.Args[1:], os.Getenv); err != nil {
 		log.Error("control plane ended", "error", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, log *slog.Logger, args []string) error {
+// options are what a person may say.
+type options struct {
+	objects, status, kept, jwks                string // of a directory
+	kubeconfig                                 string
+	pod, namespace                             string // of this process in a cluster
+	meshConfig, trustDomain, domain, clusterID string
+	xds, monitor, ready                        string
+	distribute, overlap                        time.Duration
+}
+
+func run(ctx context.Context, log *slog.Logger, args []string, env func(string) string) error {
+	o := options{pod: env("POD_NAME"), namespace: cmp.Or(env("POD_NAMESPACE"), mesh.SystemNamespace)}
 	f := flag.NewFlagSet("ambitd", flag.ContinueOnError)
-	objects := f.String("objects", "", "directory of YAML to read objects from")
-	status := f.String("status", "", "directory to write the status of objects to")
-	kept := f.String("kept", "", "directory to remember in what files of objects said before they broke (default: kept beside the status)")
-	jwks := f.String("jwks", "", "file of the keys that sign ServiceAccount tokens")
-	xds := f.String("xds", ":15012", "address for xDS and certificates, over TLS")
-	monitor := f.String("monitor", ":15014", "address for metrics and the version")
-	ready := f.String("ready", ":8080", "address for readiness")
-	trustDomain := f.String("trust-domain", mesh.TrustDomain, "trust domain of the mesh")
-	clusterID := f.String("cluster-id", mesh.ClusterID, "name of this cluster")
-	distribute := f.Duration("root-distribute", 0, "how long a new root certificate is trusted before anything is signed under it (default 3m)")
-	overlap := f.Duration("root-overlap", 0, "how long an old root certificate stays trusted after that (default 25h)")
+	f.StringVar(&o.objects, "objects", "", "directory of YAML to read objects from, in place of a Kubernetes API server")
+	f.StringVar(&o.status, "status", "", "with --objects: directory to write the status of objects to")
+	f.StringVar(&o.kept, "kept", "", "with --objects: directory to remember in what files said before they broke (default: kept beside the status)")
+	f.StringVar(&o.jwks, "jwks", "", "with --objects: file of the keys that sign ServiceAccount tokens")
+	f.StringVar(&o.kubeconfig, "kubeconfig", "", "file that says how to reach the API server (default: as the pod's service account)")
+	f.StringVar(&o.meshConfig, "mesh-config", "", "file with Istio's MeshConfig, as the ConfigMap istio has it under mesh")
+	f.StringVar(&o.xds, "xds", ":15012", "address for xDS and certificates, over TLS")
+	f.StringVar(&o.monitor, "monitor", ":15014", "address for metrics and the version")
+	f.StringVar(&o.ready, "ready", ":8080", "address for readiness")
+	f.StringVar(&o.trustDomain, "trust-domain", "", "trust domain of the mesh (default: that of the mesh configuration, else "+mesh.TrustDomain+")")
+	f.StringVar(&o.domain, "cluster-domain", mesh.ClusterDomain, "domain of the names of Services")
+	f.StringVar(&o.clusterID, "cluster-id", cmp.Or(env("CLUSTER_ID"), mesh.ClusterID), "name of this cluster")
+	f.DurationVar(&o.distribute, "root-distribute", 0, "how long a new root certificate is trusted before anything is signed under it (default 3m)")
+	f.DurationVar(&o.overlap, "root-overlap", 0, "how long an old root certificate stays trusted after that (default 25h)")
 	if err := f.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return nil
 		}
 		return err
 	}
-	if *objects == "" || *jwks == "" || *status == "" {
-		return errors.New("give --objects, --status and --jwks: reading from a Kubernetes API server is not part of this version")
+	if f.NArg() > 0 {
+		return fmt.Errorf("%q is no flag", f.Arg(0))
 	}
-	if *kept == "" {
-		*kept = filepath.Join(filepath.Dir(filepath.Clean(*status)), "kept")
+	return o.run(ctx, log)
+}
+
+func (o options) run(ctx context.Context, log *slog.Logger) error {
+	c := control.Config{
+		TrustDomain: o.trustDomain, ClusterDomain: o.domain, ClusterID: o.clusterID, Version: version, Log: log,
+		RootDistribute: o.distribute, RootOverlap: o.overlap,
 	}
-	src, err := files.Open(files.Config{Dir: *objects, Kept: *kept, Log: log})
+	if o.meshConfig != "" {
+		m, err := meshconfig.Open(o.meshConfig, log)
+		if err != nil {
+			return err
+		}
+		c.Mesh, c.RootNamespace = m, m.Config().RootNamespace
+		c.TrustDomain = cmp.Or(c.TrustDomain, m.Config().TrustDomain)
+	}
+	var err error
+	if o.objects != "" {
+		err = o.files(&c)
+	} else {
+		err = o.kubernetes(&c)
+	}
 	if err != nil {
 		return err
 	}
-	c := control.Config{
-		Objects: src, Writer: files.NewWriter(*objects), Status: files.NewWriter(*status), Callers: files.NewCallers(*jwks, mesh.TokenAudience),
-		TrustDomain: *trustDomain, ClusterID: *clusterID, Version: version, Log: log,
-		RootDistribute: *distribute, RootOverlap: *overlap,
-	}
-	for addr, to := range map[string]*net.Listener{*xds: &c.XDS, *monitor: &c.Monitor, *ready: &c.Ready} {
+	for addr, to := range map[string]*net.Listener{o.xds: &c.XDS, o.monitor: &c.Monitor, o.ready: &c.Ready} {
 		if *to, err = net.Listen("tcp", addr); err != nil {
 			return fmt.Errorf("listen on %s: %w", addr, err)
 		}
 	}
-	return control.New(c).Run(ctx)
+	g := lifecycle.NewGroup(ctx)
+	if c.Mesh != nil {
+		g.Go("mesh configuration", c.Mesh.Run)
+	}
+	g.Go("control plane", control.New(c).Run)
+	return g.Wait()
 }

@@ -1,6 +1,7 @@
 package source
 
 import (
+	"errors"
 	"reflect"
 	"strings"
 	"time"
@@ -25,6 +26,9 @@ type Batch struct {
 	Waited time.Duration  // of the first of them for the others
 	Took   time.Duration  // to derive everything that depends on them
 }
+
+// ErrAnother tells that another control plane has created an object first; the source will show it.
+var ErrAnother = errors.New("another control plane has created it")
 
 // Problem is something that the source cannot read.
 type Problem struct {

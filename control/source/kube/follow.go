@@ -39,6 +39,9 @@ func (in *intake) run(ctx context.Context) error {
 			}
 		}
 		if version != "" {
+			in.s.mu.Lock()
+			in.version = version
+			in.s.mu.Unlock()
 			in.follow(ctx, version)
 		}
 		select {

@@ -19,8 +19,9 @@ type intake struct {
 	what
 	s *Source
 
-	have   map[string]held // guarded by s.mu: objects that exist, by key
-	listed bool            // guarded by s.mu: a list was complete
+	have    map[string]held // guarded by s.mu: objects that exist, by key
+	listed  bool            // guarded by s.mu: a list was complete
+	version string          // guarded by s.mu: that is followed
 }
 
 // held is what is known of an object that exists.

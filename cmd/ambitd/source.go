@@ -1,0 +1,78 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/ambit-mesh/ambit/control"
+	"github.com/ambit-mesh/ambit/control/source/files"
+	"github.com/ambit-mesh/ambit/control/source/kube"
+	"github.com/ambit-mesh/ambit/mesh"
+)
+
+// lease is the name of the Lease of the control plane that writes.
+const lease = "ambit-leader"
+
+// files reads from directories.
+func (o options) files(c *control.Config) error {
+	if o.jwks == "" || o.status == "" {
+		return errors.New("with --objects give --status and --jwks too")
+	}
+	kept := cmp.Or(o.kept, filepath.Join(filepath.Dir(filepath.Clean(o.status)), "kept"))
+	src, err := files.Open(files.Config{Dir: o.objects, Kept: kept, Log: c.Log})
+	if err != nil {
+		return err
+	}
+	c.Objects, c.Writer, c.Status = src, files.NewWriter(o.objects), files.NewWriter(o.status)
+	c.Callers = files.NewCallers(o.jwks, mesh.TokenAudience)
+	return nil
+}
+
+// kubernetes reads from an API server.
+func (o options) kubernetes(c *control.Config) error {
+	rc, err := o.api()
+	if err != nil {
+		return err
+	}
+	src, err := kube.Open(kube.Config{REST: rc, Log: c.Log})
+	if err != nil {
+		return err
+	}
+	c.Objects, c.Status = src, src.Status()
+	if c.Writer, err = kube.NewWriter(rc); err != nil {
+		return err
+	}
+	if c.Callers, err = kube.NewCallers(rc, mesh.TokenAudience); err != nil {
+		return err
+	}
+	name := o.pod
+	if name == "" {
+		if name, err = os.Hostname(); err != nil {
+			return fmt.Errorf("find a name to lead under: %w", err)
+		}
+	}
+	c.Leader, err = kube.NewLease(kube.LeaseConfig{REST: rc, Namespace: o.namespace, Name: lease, Identity: name, Log: c.Log})
+	return err
+}
+
+// api is how to reach the API server.
+func (o options) api() (*rest.Config, error) {
+	if o.kubeconfig != "" {
+		rc, err := clientcmd.BuildConfigFromFlags("", o.kubeconfig)
+		if err != nil {
+			return nil, fmt.Errorf("read %s: %w", o.kubeconfig, err)
+		}
+		return rc, nil
+	}
+	rc, err := rest.InClusterConfig()
+	if err != nil {
+		return nil, fmt.Errorf("not in a pod of a cluster (%w): give --kubeconfig, or --objects to read from a directory", err)
+	}
+	return rc, nil
+}
