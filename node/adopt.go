@@ -59,7 +59,7 @@ func (a *agent) prune() (done bool) {
 // a pod leaves and its end.
 func (a *agent) sweep(ctx context.Context) error {
 	var failed []error
-	err := each(a.conf.NetnsDir, func(ns *netns.Namespace) {
+	err := a.spaces.each(func(ns *netns.Namespace) {
 		if ours, err := redirect.Captured(ns); err != nil || !ours || a.pods.has(ns) {
 			return // not captured, or rightly, or gone meanwhile
 		}

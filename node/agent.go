@@ -76,7 +76,7 @@ func (a *agent) reconcile(ctx context.Context, k objects.Key) (again time.Durati
 		return 0, nil // no namespace yet: the plugin tells of it, or the next change
 	}
 	if have == nil {
-		space, err := a.spaces.find(pod.IPs)
+		space, err := a.spaces.find(pod)
 		if err != nil {
 			a.keep(pod)
 			return 0, fmt.Errorf("pod %s: %w", k, err)
@@ -318,7 +318,7 @@ func (a *agent) clean(ctx context.Context, pod objects.Pod) error {
 	if pod.Annotations[mesh.AnnotationRedirection] == "" || pod.HostNetwork || len(pod.IPs) == 0 || pod.Finished() {
 		return nil
 	}
-	space, err := a.spaces.find(pod.IPs)
+	space, err := a.spaces.find(pod)
 	if err != nil {
 		return fmt.Errorf("pod %s: %w", pod.Key, err)
 	}

@@ -35,7 +35,7 @@ func BenchmarkFind(b *testing.B) {
 	}
 	s := spaces{dir: dir}
 	for b.Loop() {
-		ns, err := s.find([]netip.Addr{netip.MustParseAddr("10.0.0.50")})
+		ns, err := s.byAddress([]netip.Addr{netip.MustParseAddr("10.0.0.50")})
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -18,6 +18,7 @@ import (
 	"github.com/ambit-mesh/ambit/node/internal/hostconf"
 	"github.com/ambit-mesh/ambit/node/internal/objects"
 	"github.com/ambit-mesh/ambit/node/internal/podwatch"
+	"github.com/ambit-mesh/ambit/node/internal/procns"
 	"github.com/ambit-mesh/ambit/node/internal/redirect"
 	"github.com/ambit-mesh/ambit/node/internal/zds"
 )
@@ -30,6 +31,8 @@ type Config struct {
 	APIServer, TokenFile, CAFile string
 	// NetnsDir is where the container runtime keeps the network namespaces of pods.
 	NetnsDir string
+	// ProcDir is where the node's own processes are to be seen. Default "": pods are found in NetnsDir alone, by their addresses.
+	ProcDir string
 	// ZDSSocket and EventSocket are where the node proxy and the plugin connect.
 	ZDSSocket, EventSocket string
 	// Plugin is the binary to install into BinDir, chained into the first list of ConfDir. RunDir is EventSocket's
@@ -98,6 +101,9 @@ func New(c Config) (*Node, error) {
 	}
 	q := newQueue()
 	a := &agent{conf: c, rules: rules, api: api, probes: &redirect.Probes{}, log: c.Log, queue: q, pods: newPods(), spaces: &spaces{dir: c.NetnsDir}}
+	if c.ProcDir != "" {
+		a.spaces.procs, a.spaces.known = procns.New(c.ProcDir), func(uid string) bool { return a.watch.Has(uid) }
+	}
 	a.watch = podwatch.New(api, c.NodeName, c.Log, func(k objects.Key, change podwatch.Change) {
 		a.counts.looks.WithLabelValues(string(change)).Inc()
 		q.put(k)

@@ -45,7 +45,7 @@ func (a *agent) proxyNow(peer *netns.Namespace) bool {
 		if len(p.IPs) == 0 || !holds(peer, p.IPs) {
 			continue
 		}
-		found, err := find(a.conf.NetnsDir, p.IPs)
+		found, err := a.spaces.find(p)
 		if err != nil {
 			a.log.Warn("node proxy not recognised", "pod", p.Key.String(), "error", err)
 			continue

@@ -16,7 +16,7 @@ import (
 // Uninstall takes the plugin out of the host and every rule out of the node and its pods.
 func (n *Node) Uninstall() error {
 	var failed []error
-	err := each(n.conf.NetnsDir, func(ns *netns.Namespace) {
+	err := n.agent.spaces.each(func(ns *netns.Namespace) {
 		ours, err := redirect.Captured(ns)
 		if err == nil && ours {
 			_, cut := redirect.CutCaptured(ns)

@@ -50,6 +50,7 @@ func run(ctx context.Context, log *slog.Logger, args []string) error {
 	f.StringVar(&c.TokenFile, "token-file", account+"token", "token for the API")
 	f.StringVar(&c.CAFile, "ca-file", account+"ca.crt", "root certificates of the API")
 	f.StringVar(&c.NetnsDir, "netns-dir", "/var/run/netns", "where the container runtime keeps network namespaces")
+	f.StringVar(&c.ProcDir, "proc-dir", env("HOST_PROC", ""), "where /proc of the node is, to find pods by their processes; needs CAP_SYS_PTRACE ($HOST_PROC)")
 	f.StringVar(&c.ZDSSocket, "zds-socket", mesh.ZDSSocket, "socket for node proxies")
 	f.StringVar(&c.EventSocket, "event-socket", mesh.CNIEventSocket, "socket for the CNI plugin")
 	f.StringVar(&c.BinDir, "cni-bin-dir", "/opt/cni/bin", "where to install the CNI plugin")

@@ -30,6 +30,14 @@ func (p Pod) Is(uid string) bool {
 	return uid == "" || p.UID == uid || p.Annotations[mirror] == uid
 }
 
+// RuntimeUID is that by which runtime and kubelet know the pod, and its cgroup is named.
+func (p Pod) RuntimeUID() string {
+	if hash := p.Annotations[mirror]; hash != "" {
+		return hash
+	}
+	return p.UID
+}
+
 // Finished reports whether none of the pod's processes will run again.
 func (p Pod) Finished() bool { return p.Phase == "Succeeded" || p.Phase == "Failed" }
 

@@ -70,6 +70,18 @@ func (w *Watch) Pod(k objects.Key) (p objects.Pod, ns objects.Namespace, known b
 	return p, w.namespaces[k.Namespace], known
 }
 
+// Has reports whether a pod of the node has this UID for its runtime.
+func (w *Watch) Has(uid string) bool {
+	w.mu.RLock()
+	defer w.mu.RUnlock()
+	for _, p := range w.pods {
+		if p.RuntimeUID() == uid {
+			return true
+		}
+	}
+	return false
+}
+
 // Next is closed when a pod changes after this call.
 func (w *Watch) Next() <-chan struct{} {
 	w.mu.RLock()
