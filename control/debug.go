@@ -14,6 +14,7 @@ import (
 	"github.com/ambit-mesh/ambit/control/internal/status"
 	"github.com/ambit-mesh/ambit/control/source"
 	"github.com/ambit-mesh/ambit/control/source/kinds"
+	"github.com/ambit-mesh/ambit/control/source/meshconfig"
 	"github.com/ambit-mesh/ambit/mesh"
 	"github.com/ambit-mesh/ambit/xds/server"
 )
@@ -40,7 +41,7 @@ func (c *Control) debugPages(xds *server.Server[source.Caller], a *authority) ma
 		"/debug/filez":          onlyRoot(func() any { return c.problems() }),
 		"/debug/mesh": onlyRoot(func() any {
 			if c.conf.Mesh == nil {
-				return nil
+				return meshconfig.Report{InForce: meshconfig.Config{TrustDomain: c.conf.TrustDomain, RootNamespace: c.conf.RootNamespace}}
 			}
 			return c.conf.Mesh.Report()
 		}),
