@@ -10,6 +10,7 @@ import (
 	"encoding/pem"
 	"log/slog"
 	"net"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -49,6 +50,7 @@ type replica struct {
 	stop   func()
 }
 
+// startReplica runs a control plane as the account istiod.
 func startReplica(t testing.TB, api *kubeapi.Server, name string) *replica {
 	t.Helper()
 	must := func(err error) {
@@ -58,14 +60,15 @@ func startReplica(t testing.TB, api *kubeapi.Server, name string) *replica {
 		}
 	}
 	log := slog.New(slog.NewTextHandler(t.Output(), nil)).With("replica", name)
-	src, err := kube.Open(kube.Config{REST: api.Config, Log: log})
+	rc := api.As(api.Token("istio-system", "istiod", "", kubeapi.Audience, time.Hour))
+	src, err := kube.Open(kube.Config{REST: rc, Log: log})
 	must(err)
-	w, err := kube.NewWriter(api.Config)
+	w, err := kube.NewWriter(rc)
 	must(err)
-	callers, err := kube.NewCallers(api.Config, mesh.TokenAudience)
+	callers, err := kube.NewCallers(rc, mesh.TokenAudience)
 	must(err)
 	lease, err := kube.NewLease(kube.LeaseConfig{
-		REST: api.Config, Namespace: "istio-system", Name: "ambit-leader", Identity: name, Log: log,
+		REST: rc, Namespace: "istio-system", Name: "ambit-leader", Identity: name, Log: log,
 		Duration: 4 * time.Second, Renew: 2 * time.Second, Every: 300 * time.Millisecond,
 	})
 	must(err)
@@ -89,6 +92,23 @@ func startReplica(t testing.TB, api *kubeapi.Server, name string) *replica {
 	}
 	t.Cleanup(func() { r.stop() })
 	return r
+}
+
+// startAPI runs an API server that knows the kinds of policies, and what the account istiod may do.
+func startAPI(t testing.TB) *kubeapi.Server {
+	t.Helper()
+	role, err := os.ReadFile("testdata/role.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	api := kubeapi.Start(t)
+	for _, k := range kinds.All() {
+		if strings.HasSuffix(k.Group, ".istio.io") || k.Group == "gateway.networking.k8s.io" {
+			api.Define(k.Group, k.Kind, k.Plural, k.Namespaced, k.Versions...)
+		}
+	}
+	api.Apply("apiVersion: v1\nkind: Namespace\nmetadata: {name: istio-system}\n---\napiVersion: v1\nkind: ServiceAccount\nmetadata: {name: istiod, namespace: istio-system}\n---\n" + string(role))
+	return api
 }
 
 // sign asks for a certificate, for the caller itself or on behalf of somebody.
@@ -158,13 +178,8 @@ func rootsOf(api *kubeapi.Server, namespace string) string {
 // A control plane on a real API server: who may have which certificate by the server's own tokens, what it writes, and
 // several of them beside each other.
 func TestOnAnAPIServer(t *testing.T) {
-	api := kubeapi.Start(t)
-	for _, k := range kinds.All() {
-		if k.Group == "security.istio.io" {
-			api.Define(k.Group, k.Kind, k.Plural, k.Namespaced, k.Versions...)
-		}
-	}
-	api.Apply("apiVersion: v1\nkind: Namespace\nmetadata: {name: istio-system}\n" +
+	api := startAPI(t)
+	api.Apply("" +
 		meshPod("istio-system", "ztunnel-1", "ztunnel", "n1", "10.0.1.1") + meshPod("istio-system", "ztunnel-2", "ztunnel", "n2", "10.0.2.1") +
 		meshPod("default", "web-1", "web", "n1", "10.0.1.2") + meshPod("default", "db-1", "db", "n2", "10.0.2.2"))
 	a, b := startReplica(t, api, "a"), startReplica(t, api, "b")

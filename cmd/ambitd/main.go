@@ -26,11 +26,28 @@ var version = "dev"
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	log := slog.New(slog.NewTextHandler(os.Stdout, nil))
+	log := logger(os.Getenv("LOG_LEVEL"), os.Getenv("LOG_FORMAT"))
 	if err := run(ctx, log, os.Args[1:], os.Getenv); err != nil {
 		log.Error("control plane ended", "error", err)
 		os.Exit(1)
 	}
+}
+
+// logger writes lines of text, or of JSON where that is wanted.
+func logger(level, format string) *slog.Logger {
+	o := &slog.HandlerOptions{}
+	var l slog.Level
+	unknown := level != "" && l.UnmarshalText([]byte(level)) != nil
+	o.Level = l
+	var h slog.Handler = slog.NewTextHandler(os.Stdout, o)
+	if format == "json" {
+		h = slog.NewJSONHandler(os.Stdout, o)
+	}
+	log := slog.New(h)
+	if unknown {
+		log.Warn("LOG_LEVEL is none of debug, info, warn, error; it is info", "is", level)
+	}
+	return log
 }
 
 // options are what a person may say.

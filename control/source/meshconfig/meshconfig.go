@@ -4,7 +4,9 @@ package meshconfig
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"slices"
@@ -102,10 +104,15 @@ type Report struct {
 	Refused string
 }
 
-// Open reads the file at path. One that is not understood is an error: nothing was read before that could go on.
+// Open reads the file at path; none sets nothing. One that is not understood is an error: nothing was read before that
+// could go on.
 func Open(path string, log *slog.Logger) (*File, error) {
 	f := &File{path: path, log: log}
 	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		log.Info("there is no mesh configuration, so all is as by default", "file", path)
+		err = nil
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read the mesh configuration: %w", err)
 	}
@@ -146,6 +153,9 @@ func (f *File) Run(ctx context.Context) error {
 func (f *File) look() {
 	data, err := os.ReadFile(f.path)
 	f.mu.Lock()
+	if errors.Is(err, fs.ErrNotExist) && len(f.data) == 0 {
+		err = nil // there was none
+	}
 	same := err == nil && bytes.Equal(data, f.data) && f.report.Refused == ""
 	f.mu.Unlock()
 	if same {

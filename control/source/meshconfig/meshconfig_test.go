@@ -47,6 +47,9 @@ func TestFile(t *testing.T) {
 		}
 	}
 	log := slog.New(slog.DiscardHandler)
+	if f, err := Open(path, log); err != nil || f.Config() != (Config{}) {
+		t.Errorf("without a file: %v", err)
+	}
 	put("trustDomain: [\n")
 	if _, err := Open(path, log); err == nil {
 		t.Error("a broken file is no error at the start")

@@ -25,6 +25,8 @@ import (
 // patience is how long the programs may take to start: they share two cores with everything else.
 const patience = 2 * time.Minute
 
+const issuer = "https://kubernetes.default.svc.cluster.local"
+
 // Server is an API server with its etcd. It has no controllers: nothing makes service accounts, end points or the
 // consequences of a deletion but the test.
 type Server struct {
@@ -111,7 +113,7 @@ func (s *Server) Restart() {
 		// Without controllers there are no accounts that pods could be given.
 		"--disable-admission-plugins=ServiceAccount",
 		"--client-ca-file="+s.pki.path("ca.crt"), "--tls-cert-file="+s.pki.path("server.crt"), "--tls-private-key-file="+s.pki.path("server.key"),
-		"--service-account-issuer=https://kubernetes.default.svc.cluster.local",
+		"--service-account-issuer="+issuer,
 		"--service-account-key-file="+s.pki.path("accounts.key"), "--service-account-signing-key-file="+s.pki.path("accounts.key"))
 	s.waitReady()
 }

@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/rest"
 )
 
 // Objects are those of a YAML text.
@@ -107,6 +108,14 @@ func (s *Server) Token(namespace, account, pod, audience string, life time.Durat
 	return token
 }
 
+// As is a client that shows a token.
+func (s *Server) As(token string) *rest.Config {
+	return &rest.Config{Host: s.Config.Host, TLSClientConfig: rest.TLSClientConfig{CAData: s.pki.ca}, BearerToken: token}
+}
+
+// Audience is that of tokens for the API server itself.
+const Audience = issuer
+
 // Define makes the API server serve a kind whose objects may hold anything, with a status of its own.
 func (s *Server) Define(group, kind, plural string, namespaced bool, versions ...string) {
 	s.t.Helper()
@@ -177,10 +186,10 @@ func Plural(kind string) string {
 	switch {
 	case strings.HasSuffix(p, "y") && !strings.HasSuffix(p, "ay"):
 		return strings.TrimSuffix(p, "y") + "ies"
-	case strings.HasSuffix(p, "s"):
-		return p + "es"
 	case p == "endpoints":
 		return p
+	case strings.HasSuffix(p, "s"):
+		return p + "es"
 	}
 	return p + "s"
 }
