@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/ambit-mesh/ambit/lifecycle"
-	"github.com/ambit-mesh/ambit/linux/netns"
 	"github.com/ambit-mesh/ambit/node/cniplugin"
 	"github.com/ambit-mesh/ambit/node/internal/objects"
 )
@@ -80,7 +79,7 @@ func (a *agent) newPod(ctx context.Context, e cniplugin.Event, ips []netip.Addr)
 	if verdict := a.rules.Decide(pod, ns); !verdict.In {
 		return nil
 	}
-	space, err := netns.Open(e.Netns)
+	space, err := a.open(e.Netns)
 	if err != nil {
 		return err
 	}

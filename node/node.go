@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -38,6 +39,9 @@ type Config struct {
 	// Plugin is the binary to install into BinDir, chained into the first list of ConfDir. RunDir is EventSocket's
 	// directory as the host sees it.
 	Plugin, BinDir, ConfDir, RunDir string
+	// VerifyHost makes the agent compare BinDir and ConfDir with what the node's runtime uses, where ProcDir shows it, and not be
+	// ready while they differ.
+	VerifyHost bool
 	// OwnedConf is a file name in ConfDir, first by name, for a copy of the node's own configuration with the plugin in it.
 	// Default "": the plugin is chained into the node's own. See hostconf.Config.
 	OwnedConf string
@@ -75,6 +79,8 @@ type Node struct {
 	conf  Config
 	agent *agent
 	host  *hostconf.Keeper
+
+	misplaced atomic.Pointer[string] // what is wrong with the directories that the agent was given; nil for nothing
 }
 
 // New makes an agent; Run works.
@@ -138,6 +144,7 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Go("plugin events", a.serveEvents)
 	g.Go("plugin log", a.servePluginLog)
 	g.Go("host configuration", n.host.Run)
+	g.Go("host's directories", n.watchHost)
 	g.Go("enrolment", func(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
@@ -199,6 +206,9 @@ func (n *Node) pending() []string {
 	}
 	if !n.host.Installed() {
 		pending = append(pending, "plugin on the host")
+	}
+	if wrong := n.misplaced.Load(); wrong != nil {
+		pending = append(pending, *wrong)
 	}
 	return pending
 }

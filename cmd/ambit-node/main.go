@@ -43,6 +43,10 @@ func run(ctx context.Context, log *slog.Logger, args []string) error {
 	if err != nil {
 		return fmt.Errorf("ENABLE_AMBIENT_DETECTION_RETRY: want true or false: %w", err)
 	}
+	verifyHost, err := strconv.ParseBool(env("VERIFY_HOST", "true"))
+	if err != nil {
+		return fmt.Errorf("VERIFY_HOST: want true or false: %w", err)
+	}
 	f := flag.NewFlagSet("ambit-node", flag.ContinueOnError)
 	c := node.Config{Log: log}
 	f.StringVar(&c.NodeName, "node-name", os.Getenv("NODE_NAME"), "name of this node ($NODE_NAME)")
@@ -65,6 +69,7 @@ func run(ctx context.Context, log *slog.Logger, args []string) error {
 	f.BoolVar(&c.DetectionRetry, "detection-retry", detectionRetry, "let one call of the plugin try for 30s to learn whether a pod is of the mesh ($ENABLE_AMBIENT_DETECTION_RETRY)")
 	f.StringVar(&c.PluginLogLevel, "plugin-log-level", os.Getenv("PLUGIN_LOG_LEVEL"), "debug, info, warn or error ($PLUGIN_LOG_LEVEL)")
 	f.DurationVar(&c.RepairEvery, "repair-every", 15*time.Second, "how often the rules of captured pods are compared with the kernel's")
+	f.BoolVar(&c.VerifyHost, "verify-host", verifyHost, "with --proc-dir, be ready only if the directories given are those that the node's runtime uses ($VERIFY_HOST)")
 	excluded := f.String("exclude-namespaces", env("EXCLUDE_NAMESPACES", "kube-system"), "namespaces that are never in the mesh, by comma")
 	health := f.String("health", ":8000", "address for /healthz and /readyz")
 	metrics := f.String("metrics", ":15014", "address for /metrics")
