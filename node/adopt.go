@@ -27,13 +27,14 @@ func (a *agent) adopt(ctx context.Context) error {
 		wg.Go(func() {
 			defer func() { <-room }()
 			// The queue looks at the pod as well, and retries; here it only matters that each was tried.
-			if _, err := a.reconcile(ctx, p.Key); err != nil && ctx.Err() == nil {
+			if _, err := a.look(ctx, p.Key); err != nil && ctx.Err() == nil {
 				failed.Store(true)
 				a.queue.put(p.Key)
 			}
 		})
 	}
 	wg.Wait()
+	a.adopted.Store(true)
 	if ctx.Err() != nil {
 		return nil
 	}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/ambit-mesh/ambit/linux/netns"
@@ -32,8 +33,10 @@ type agent struct {
 	pods   *pods
 	counts *counters
 	spaces *spaces
+	notes  notes
 
-	guarded bool // bridges are, against forged probes; set before anything runs
+	adopted atomic.Bool // every pod that was there when the agent started has been looked at
+	guarded bool        // bridges are, against forged probes; set before anything runs
 }
 
 // reconcile judges a pod anew and does what follows. A pod that must be looked at again says when.
@@ -156,7 +159,7 @@ func (a *agent) enroll(ctx context.Context, pod objects.Pod, ips []netip.Addr, h
 	a.pods.keep(pod.Key, "")
 	told := a.tell(have)
 	exempted := a.exempt(have, told)
-	if err := a.redirect(pod, have, tampered); err != nil {
+	if err := a.redirect(ctx, pod, have, tampered); err != nil {
 		have.whole = false
 		return errors.Join(fmt.Errorf("redirect pod %s: %w", pod.Key, err), told, exempted)
 	}
@@ -196,7 +199,7 @@ func (a *agent) tell(c *captured) error {
 }
 
 // redirect makes the kernel hold the pod's rules.
-func (a *agent) redirect(pod objects.Pod, have *captured, tampered bool) error {
+func (a *agent) redirect(ctx context.Context, pod objects.Pod, have *captured, tampered bool) error {
 	ours, err := redirect.Captured(have.ns)
 	if err != nil {
 		return err
@@ -218,9 +221,13 @@ func (a *agent) redirect(pod objects.Pod, have *captured, tampered bool) error {
 	if err := redirect.Apply(have.ns, have.rules); err != nil {
 		return err
 	}
+	ended := 0
 	if have.running {
 		have.cuts = cutTries
-		a.cutPast(have)
+		ended = a.cutPast(have)
+	}
+	if have.running && !ours {
+		a.ranUncaptured(ctx, pod, ended)
 	}
 	if tampered {
 		a.log.Warn("rules of a pod were changed and are repaired", "pod", pod.Key.String(), "difference", diff)
@@ -232,9 +239,9 @@ func (a *agent) redirect(pod objects.Pod, have *captured, tampered bool) error {
 const cutTries = 2
 
 // cutPast ends the connections that a pod had before its rules: what is said of a captured pod must be true of all of them.
-func (a *agent) cutPast(c *captured) {
+func (a *agent) cutPast(c *captured) int {
 	if c.cuts == 0 {
-		return
+		return 0
 	}
 	c.cuts--
 	ended, err := redirect.CutPast(c.ns, !c.options.BypassInbound)
@@ -244,6 +251,7 @@ func (a *agent) cutPast(c *captured) {
 	if len(ended) > 0 {
 		a.log.Info("connections from before the pod's capture were ended", "pod", c.pod.Key.String(), "connections", len(ended))
 	}
+	return len(ended)
 }
 
 // exempt lets the probes of a pod pass. told is what became of handing the pod to the proxy: a pod that never had one is not

@@ -151,7 +151,7 @@ func (n *Node) Run(ctx context.Context) error {
 			return nil
 		case <-a.watch.Synced(): // a pod without its namespace cannot be judged
 		}
-		return a.queue.run(ctx, a.log, a.reconcile)
+		return a.queue.run(ctx, a.log, a.look)
 	})
 	g.Go("repair", a.repair)
 	g.Go("health", func(ctx context.Context) error { return lifecycle.HTTP{}.Serve(ctx, n.conf.Health, n.health()) })
