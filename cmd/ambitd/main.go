@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -20,12 +21,18 @@ import (
 	"github.com/ambit-mesh/ambit/mesh"
 )
 
+// memory is how much garbage there may be for what is held, in percent.
+const memory = 50
+
 // version is set when the binary is built.
 var version = "dev"
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(memory) // what it holds changes little of at a time
+	}
 	log := logger(os.Getenv("LOG_LEVEL"), os.Getenv("LOG_FORMAT"))
 	if err := run(ctx, log, os.Args[1:], os.Getenv); err != nil {
 		log.Error("control plane ended", "error", err)

@@ -38,6 +38,18 @@ func selectorKeys(g *networkingv1.Gateway) []string {
 	return []string{keys[0] + "=" + g.Spec.GetSelector()[keys[0]]}
 }
 
+// choices files a Service under one label of its selector, as selectorKeys does, so that one among thousands of a
+// namespace is no concern of all its pods.
+func choices(s *corev1.Service) []string {
+	keys := slices.Sorted(maps.Keys(s.Spec.Selector))
+	if len(keys) == 0 {
+		return nil
+	}
+	return []string{choice(s.Namespace, keys[0], s.Spec.Selector[keys[0]])}
+}
+
+func choice(namespace, label, value string) string { return namespace + "/" + label + "=" + value }
+
 // proxy tells which Gateways a pod serves.
 func (b *builder) proxy(r *collection.Read, pod *corev1.Pod) (*Proxy, bool) {
 	if pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
@@ -57,12 +69,16 @@ func (b *builder) proxy(r *collection.Read, pod *corev1.Pod) (*Proxy, bool) {
 		Name: proxyName(pod.Namespace, sa, pod.Name), Namespace: pod.Namespace, Pod: pod.Name, ServiceAccount: sa,
 		Labels: pod.Labels, Gateways: gws, Targets: map[uint32][]uint32{},
 	}
-	services := collection.Lookup(r, b.byNamespace, pod.Namespace)
+	var services []*corev1.Service
+	for k, v := range pod.Labels {
+		for _, s := range collection.Lookup(r, b.byChoice, choice(pod.Namespace, k, v)) {
+			if covers(s.Spec.Selector, pod.Labels) {
+				services = append(services, s)
+			}
+		}
+	}
 	slices.SortFunc(services, func(x, y *corev1.Service) int { return byAge(x, y) })
 	for _, s := range services {
-		if len(s.Spec.Selector) == 0 || !covers(s.Spec.Selector, pod.Labels) {
-			continue
-		}
 		p.Kube = append(p.Kube, collection.Lookup(r, b.kubeByService, s.Namespace+"/"+s.Name)...)
 		for _, port := range s.Spec.Ports {
 			if port.Protocol != "" && port.Protocol != corev1.ProtocolTCP {

@@ -96,7 +96,7 @@ func New(in Inputs) Outputs {
 	b := &builder{
 		Inputs:       in,
 		bySelector:   collection.NewIndex(in.Gateways, selectorKeys),
-		byNamespace:  collection.NewIndex(in.KubeServices, func(s *corev1.Service) []string { return []string{s.Namespace} }),
+		byChoice:     collection.NewIndex(in.KubeServices, choices),
 		byGateway:    collection.NewIndex(in.VirtualServices, gatewaysOf),
 		byHostname:   collection.NewIndex(in.Services, func(s *workload.Service) []string { return []string{s.GetHostname()} }),
 		byService:    collection.NewIndex(in.Workloads, servicesOf),
@@ -154,7 +154,7 @@ func proxyName(namespace, serviceAccount, pod string) string {
 type builder struct {
 	Inputs
 	bySelector   *collection.Index[string, *networkingv1.Gateway]
-	byNamespace  *collection.Index[string, *corev1.Service]
+	byChoice     *collection.Index[string, *corev1.Service]
 	byGateway    *collection.Index[string, *networkingv1.VirtualService]
 	byHostname   *collection.Index[string, *workload.Service]
 	byService    *collection.Index[string, *workload.Workload]
