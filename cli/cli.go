@@ -102,7 +102,8 @@ func newRoot(env Env) *cobra.Command {
 	root.SetIn(env.In)
 	root.SetOut(env.Out)
 	root.SetErr(env.Err)
-	root.AddCommand(newVersion(env), newValidate(env), newLocal(env), newDemo(env), newZtunnelConfig(env), newProxyStatus(env), newExplain(env), newAnalyze(env), newProxyConfig(env), newExperimental(env), newBugReport(env))
+	root.AddCommand(newVersion(env), newValidate(env), newLocal(env), newDemo(env), newZtunnelConfig(env), newProxyStatus(env), newExplain(env), newAnalyze(env), newProxyConfig(env), newExperimental(env), newBugReport(env),
+		newInstall(env, "install", "Install the mesh on a Kubernetes cluster"), newInstall(env, "upgrade", "Bring the mesh on a Kubernetes cluster to this version"), newUninstall(env), newManifest(env), newProfile(env))
 	sayHow(root)
 	return root
 }

@@ -1,0 +1,104 @@
+package install
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+)
+
+// wait returns when every object of a step does what it is for, or says why one does not.
+func (i *Installer) wait(ctx context.Context, step Step) error {
+	within, every := i.Within, i.Every
+	if within == 0 {
+		within = 5 * time.Minute
+	}
+	if every == 0 {
+		every = 500 * time.Millisecond
+	}
+	end := time.Now().Add(within)
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		var late *Object
+		for _, o := range step.Objects {
+			s, err := i.state(ctx, o)
+			if err != nil {
+				return fmt.Errorf("%s: %w", step.Name, err)
+			}
+			if !s.ready {
+				late = o
+				i.Report.Waiting(step.Name, s.have, s.want, describe(o)+s.why)
+				break
+			}
+		}
+		if late == nil {
+			return nil
+		}
+		if time.Now().After(end) {
+			return i.notReady(context.WithoutCancel(ctx), step, late, within)
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%s: waiting for %s: %w", step.Name, describe(late), context.Cause(ctx))
+		case <-tick.C:
+		}
+	}
+}
+
+// state is how far an object is.
+type state struct {
+	ready      bool
+	have, want int
+	why        string
+}
+
+func (i *Installer) state(ctx context.Context, o *Object) (state, error) {
+	switch o.GetKind() {
+	case "Deployment", "DaemonSet", "CustomResourceDefinition":
+	default:
+		return state{ready: true}, nil
+	}
+	k, _, _ := kindOf(o)
+	now, err := i.Cluster.get(ctx, k, o.GetNamespace(), o.GetName())
+	if err != nil {
+		return state{}, err
+	}
+	if now == nil {
+		return state{why: ": somebody has deleted it"}, nil
+	}
+	return judge(now), nil
+}
+
+// judge says how far an object is by its own status.
+func judge(o *Object) state {
+	number := func(path ...string) int {
+		n, _, _ := unstructured.NestedInt64(o.Object, path...)
+		return int(n)
+	}
+	seen := int64(number("status", "observedGeneration")) >= o.GetGeneration()
+	switch o.GetKind() {
+	case "CustomResourceDefinition":
+		list, _, _ := unstructured.NestedSlice(o.Object, "status", "conditions")
+		for _, e := range list {
+			c, _ := e.(map[string]any)
+			if c["type"] == "Established" && c["status"] == "True" {
+				return state{ready: true}
+			}
+		}
+		return state{want: 1}
+	case "Deployment":
+		want := 1
+		if n, ok, _ := unstructured.NestedInt64(o.Object, "spec", "replicas"); ok {
+			want = int(n)
+		}
+		have := min(number("status", "updatedReplicas"), number("status", "availableReplicas"))
+		return state{ready: seen && have >= want && number("status", "replicas") <= want, have: have, want: want}
+	case "DaemonSet":
+		want := number("status", "desiredNumberScheduled")
+		have := min(number("status", "updatedNumberScheduled"), number("status", "numberAvailable"))
+		return state{ready: seen && have >= want, have: have, want: want}
+	}
+	return state{ready: true}
+}
