@@ -30,7 +30,8 @@ type carrier struct {
 	changed func(*carrier) // called without the lock when the connection took its last stream, or ended
 
 	// of the reader
-	arrived []*joint // that have something to deliver
+	arrived []*joint            // that have something to deliver
+	answers []func(stands bool) // of streams that are tunnels now
 	deliver delivery
 
 	mu      sync.Mutex // guards below
@@ -131,6 +132,11 @@ func (c *carrier) feed(pieces [][]byte) error {
 	}
 	gone = !gone && c.eng.Gone()
 	c.mu.Unlock()
+	for _, f := range c.answers {
+		f(true)
+	}
+	clear(c.answers)
+	c.answers = c.answers[:0]
 	for _, j := range c.arrived {
 		j.deliver()
 	}
@@ -201,6 +207,14 @@ func (c *carrier) dispatchLocked(e *h2.Event) {
 		s.status, s.header = e.Head.Status, toHeader(e.Head.Fields)
 		s.endedLocked(e.End)
 		s.canRead.Broadcast()
+		if f := s.answer; f != nil {
+			s.answer = nil
+			if s.stands() {
+				c.answers = append(c.answers, f)
+			} else {
+				go f(false)
+			}
+		}
 	case h2.Data:
 		if s.joint != nil && s.joint.takeLocked(e.Data) {
 			return

@@ -48,7 +48,7 @@ func (d *Dialer) Dial(ctx context.Context, hop Hop, authority string, h http.Hea
 		return nil, err
 	}
 	for n := 1; ; n++ {
-		s, fresh, err := d.begin(ctx, hop, authority, fields)
+		s, fresh, err := d.begin(ctx, hop, authority, fields, false)
 		if err == nil {
 			err = s.answered(ctx, hop)
 		}
@@ -81,13 +81,14 @@ func tunnelError(authority string, err error) error {
 	return fmt.Errorf("tunnel to %s: %w", authority, err)
 }
 
-// begin asks for a tunnel on a connection to hop. fresh says that the connection was opened for it.
-func (d *Dialer) begin(ctx context.Context, hop Hop, authority string, fields []h2.Field) (s *Stream, fresh bool, err error) {
+// begin asks for a tunnel on a connection to hop. fresh says that the connection was opened for it; hold, that what follows
+// on the stream, or its flush, sends the request.
+func (d *Dialer) begin(ctx context.Context, hop Hop, authority string, fields []h2.Field, hold bool) (s *Stream, fresh bool, err error) {
 	c, fresh, err := d.conns.get(ctx, d, hop)
 	if err != nil {
 		return nil, fresh, err
 	}
-	s, err = c.begin(hop, authority, fields)
+	s, err = c.begin(hop, authority, fields, hold)
 	return s, fresh, err
 }
 
@@ -104,7 +105,7 @@ func tryAgain(err error, fresh bool) bool {
 }
 
 // begin opens a stream that get has promised.
-func (c *carrier) begin(hop Hop, authority string, fields []h2.Field) (*Stream, error) {
+func (c *carrier) begin(hop Hop, authority string, fields []h2.Field, hold bool) (*Stream, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.pending--
@@ -119,7 +120,9 @@ func (c *carrier) begin(hop Hop, authority string, fields []h2.Field) (*Stream, 
 		return nil, err
 	}
 	s := c.addLocked(id)
-	c.flushLocked()
+	if !hold {
+		c.flushLocked()
+	}
 	return s, nil
 }
 
@@ -137,7 +140,7 @@ func (s *Stream) answered(ctx context.Context, hop Hop) error {
 		s.canRead.Wait()
 	}
 	switch {
-	case s.status >= 200 && s.status < 300:
+	case s.stands():
 		return nil
 	case s.status != 0:
 		c.discardLocked(s)

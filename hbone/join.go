@@ -6,10 +6,9 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"sync"
 	"sync/atomic"
-	"syscall"
+	"time"
 
 	"github.com/ambit-mesh/ambit/hbone/internal/h2"
 )
@@ -24,7 +23,7 @@ type Result struct {
 // Traffic counts the bytes of a joined pair while it lasts.
 type Traffic struct {
 	Sent, Received atomic.Int64
-	// Opened is called, in the goroutine of Join, once both ends stand: at once, unless Join has to wait for a hop.
+	// Opened is called during Join, once both ends stand: at once, unless Join has to wait for a hop. It must not wait.
 	Opened func()
 }
 
@@ -120,8 +119,31 @@ func (j *joining) settle(ctx context.Context) (net.Conn, bool) {
 	} else if j.t.Opened != nil {
 		j.t.Opened()
 	}
-	j.asked.finish(err)
+	j.asked.finish(err, &j.t.Sent)
 	return s, err == nil
+}
+
+// whenSettled has stands called once the hop has answered that the tunnel stands. It takes no goroutine unless something is
+// amiss.
+func (j *joining) whenSettled(ctx context.Context, stands func(*Stream)) {
+	s := j.asked.current()
+	j.wg.Add(1)
+	late := time.AfterFunc(time.Until(j.asked.until), s.unanswered)
+	s.whenAnswered(func(well bool) {
+		defer j.wg.Done()
+		late.Stop()
+		if !well {
+			if to, ok := j.settle(ctx); ok {
+				stands(to.(*Stream))
+			}
+			return
+		}
+		if j.t.Opened != nil {
+			j.t.Opened()
+		}
+		stands(s)
+		j.asked.finish(nil, &j.t.Sent)
+	})
 }
 
 // words sends what the application says before the hop has answered, and gives the tunnel that stands then.
@@ -129,7 +151,14 @@ func (j *joining) words() (net.Conn, bool) {
 	if j.asked == nil {
 		return j.tunnel, true
 	}
-	s, err := j.asked.firstWords(j.app, &j.t.Sent)
+	err := j.asked.firstWords(j.app, &j.t.Sent)
+	if tcp, ok := j.app.(*net.TCPConn); ok && err == nil && !j.asked.isSettled() {
+		err = readable(tcp) // it is most of the time when that has happened that somebody has to be woken anyway
+	}
+	var s *Stream
+	if err == nil {
+		s, err = j.asked.wait()
+	}
 	j.ended(err, nil, nil, "application to tunnel")
 	return s, err == nil
 }
@@ -164,11 +193,7 @@ func (j *joining) direct(ctx context.Context, s *Stream, app *net.TCPConn) {
 		j.settle(ctx)
 		x = listen(s)
 	} else {
-		j.wg.Go(func() {
-			if to, ok := j.settle(ctx); ok {
-				x = listen(to.(*Stream))
-			}
-		})
+		j.whenSettled(ctx, func(to *Stream) { x = listen(to) })
 	}
 	if to, ok := j.words(); ok {
 		s = to.(*Stream)
@@ -324,40 +349,4 @@ func (s *Stream) copyFrom(src net.Conn, n *atomic.Int64) error {
 			return err
 		}
 	}
-}
-
-// readSome reads once. From a socket it takes a buffer only when there is something to read.
-func (p *buffers) readSome(conn net.Conn) (b *buffer, n int, err error) {
-	tcp, ok := conn.(*net.TCPConn)
-	if !ok {
-		b = p.take(single)
-		n, err = conn.Read(b.b)
-		return b, n, err
-	}
-	raw, err := tcp.SyscallConn()
-	if err != nil {
-		return nil, 0, err
-	}
-	var rerr error
-	err = raw.Read(func(fd uintptr) bool {
-		for {
-			b = p.take(single)
-			if n, rerr = syscall.Read(int(fd), b.b); rerr == nil {
-				return true
-			}
-			b.release()
-			b, n = nil, 0
-			if rerr != syscall.EINTR {
-				return rerr != syscall.EAGAIN
-			}
-		}
-	})
-	switch {
-	case err != nil:
-	case rerr != nil:
-		err = &net.OpError{Op: "read", Net: "tcp", Source: tcp.LocalAddr(), Addr: tcp.RemoteAddr(), Err: os.NewSyscallError("read", rerr)}
-	case n == 0:
-		err = io.EOF
-	}
-	return b, n, err
 }

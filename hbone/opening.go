@@ -1,6 +1,7 @@
 package hbone
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -28,10 +29,16 @@ type opening struct {
 	s       *Stream
 	fresh   bool // the connection was opened for this tunnel
 	tries   int
-	spoke   bool // the application's bytes were sent
 	over    bool // nobody wants the tunnel any more
 	settled bool
 	err     error // why it came to nothing
+
+	words    *buffer // what the application says first: kept until the hop has answered
+	length   int     // of the words
+	sentTo   *Stream // that they were sent to last
+	sending  bool
+	accepted int   // how many of them sentTo took
+	broke    error // why not all
 }
 
 // Open opens a tunnel as Dial does, but does not wait for the hop's answer: Join does, and sends meanwhile what the
@@ -43,17 +50,17 @@ func (d *Dialer) Open(ctx context.Context, hop Hop, authority string, h http.Hea
 	}
 	o := &opening{d: d, hop: hop, authority: authority, fields: fields, until: time.Now().Add(answerTimeout)}
 	o.changed.L = &o.mu
-	if err := o.begin(ctx); err != nil {
+	if err := o.begin(ctx, true); err != nil {
 		return nil, tunnelError(authority, err)
 	}
 	o.s.opening = o
 	return o.s, nil
 }
 
-// begin sends the request.
-func (o *opening) begin(ctx context.Context) error {
+// begin sends the request, or holds it back for the words that come right behind it.
+func (o *opening) begin(ctx context.Context, hold bool) error {
 	for {
-		s, fresh, err := o.d.begin(ctx, o.hop, o.authority, o.fields)
+		s, fresh, err := o.d.begin(ctx, o.hop, o.authority, o.fields, hold)
 		o.mu.Lock()
 		o.tries++
 		again := err != nil && tryAgain(err, fresh) && o.tries < attempts && ctx.Err() == nil
@@ -83,14 +90,15 @@ func (o *opening) settle(ctx context.Context) (*Stream, error) {
 		}
 		o.mu.Lock()
 		_, lost := errors.AsType[*lostError](err)
-		again := tryAgain(err, o.fresh) && !(lost && o.spoke) && o.tries < attempts && ctx.Err() == nil
+		again := tryAgain(err, o.fresh) && !(lost && o.sentTo != nil) && o.tries < attempts && ctx.Err() == nil
 		o.mu.Unlock()
 		if !again {
 			return nil, tunnelError(o.authority, err)
 		}
-		if err := o.begin(ctx); err != nil {
+		if err := o.begin(ctx, false); err != nil {
 			return nil, tunnelError(o.authority, err)
 		}
+		o.say(nil) // what the stream does not take, its answer tells
 	}
 }
 
@@ -108,59 +116,94 @@ func (o *opening) reset() {
 	o.s.Reset()
 }
 
-// finish tells the sender how it went.
-func (o *opening) finish(err error) {
+// finish tells the sender how it went. What was said so far counts, if it was said to somebody.
+func (o *opening) finish(err error, n *atomic.Int64) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.settled, o.err = true, err
+	if err == nil {
+		n.Add(int64(o.accepted))
+		o.accepted = 0
+	}
+	if !o.sending {
+		o.forgetLocked()
+	}
 	o.changed.Broadcast()
 }
 
-// next waits until s was answered, or another stream has taken its place.
-func (o *opening) next(s *Stream) (*Stream, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	for o.s == s && !o.settled {
-		o.changed.Wait()
+func (o *opening) forgetLocked() {
+	if o.words != nil {
+		o.words.release()
+		o.words = nil
 	}
-	return o.s, o.err
 }
 
-// firstWords sends what src says first, on each stream that takes the place of one which was not looked at, and gives
-// the stream that was answered.
-func (o *opening) firstWords(src net.Conn, n *atomic.Int64) (*Stream, error) {
-	s := o.current()
-	b, m, rerr := s.c.pool.readSome(src)
-	if b != nil {
-		defer b.release()
+// wait waits until it is settled, and gives the stream that was answered, if it has the words.
+func (o *opening) wait() (*Stream, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for !o.settled {
+		o.changed.Wait()
 	}
-	if rerr != nil && rerr != io.EOF {
-		return nil, rerr
+	return o.s, cmp.Or(o.err, o.broke)
+}
+
+func (o *opening) isSettled() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.settled
+}
+
+// say sends the words, if there are any, on the stream of now, if that has not had them. n counts them once the tunnel
+// stands; until then finish does.
+func (o *opening) say(n *atomic.Int64) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for o.sending { // to the stream before
+		o.changed.Wait()
+	}
+	if o.words == nil || o.sentTo == o.s {
+		return
+	}
+	s, p := o.s, o.words.b[:o.length]
+	o.sentTo, o.sending = s, true
+	o.mu.Unlock()
+	sent, err := s.Write(p)
+	o.mu.Lock()
+	o.sending, o.broke = false, err
+	o.changed.Broadcast()
+	if o.accepted = sent; o.settled {
+		if o.err == nil && n != nil {
+			n.Add(int64(sent))
+		}
+		o.forgetLocked()
+	}
+}
+
+// firstWords sends what src says first. A stream that takes the place of one which was not looked at gets them from
+// settle.
+func (o *opening) firstWords(src net.Conn, n *atomic.Int64) error {
+	s := o.current()
+	b, m, rerr := s.c.pool.readSome(src, s.flush)
+	if m == 0 {
+		if b != nil {
+			b.release()
+		}
+		if rerr == io.EOF {
+			return nil // it is read once more
+		}
+		return rerr
 	}
 	if s.c.doubtful() { // then it is better to know first: what was sent to nobody cannot be sent once more
-		s2, err := o.next(s)
-		if err != nil {
-			return nil, err
+		s.flush()
+		if _, err := o.wait(); err != nil {
+			b.release()
+			return err
 		}
-		s = s2
 	}
-	for {
-		sent, werr := 0, error(nil)
-		if m > 0 {
-			o.mu.Lock()
-			o.spoke = true
-			o.mu.Unlock()
-			sent, werr = s.Write(b.b[:m])
-		}
-		next, err := o.next(s)
-		if err != nil {
-			return nil, err
-		}
-		if next != s {
-			s = next
-			continue
-		}
-		n.Add(int64(sent))
-		return s, werr // the end of src, if it was there, is read once more
-	}
+	o.mu.Lock()
+	o.words, o.length = b, m
+	o.mu.Unlock()
+	o.say(n)
+	return nil
 }

@@ -33,6 +33,7 @@ type Stream struct {
 	closedAt          time.Time
 	readBy, writeBy   deadline
 	cancel            context.CancelCauseFunc // of the handler's context
+	answer            func(stands bool)       // for the one who waits for the answer; it is called once, without the lock
 }
 
 // chunk is received data at the front of a buffer.
@@ -102,6 +103,10 @@ func (s *Stream) failLocked(err error) {
 	}
 	if s.cancel != nil {
 		s.cancel(err)
+	}
+	if f := s.answer; f != nil {
+		s.answer = nil
+		go f(false)
 	}
 	s.canRead.Broadcast()
 	s.canWrite.Broadcast()
