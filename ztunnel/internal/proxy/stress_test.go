@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"os"
 	"runtime"
 	"strconv"
 	"strings"
@@ -33,24 +34,39 @@ func TestOutOfDescriptorsPasses(t *testing.T) { // RS-08
 	w.must(syscall.Setrlimit(syscall.RLIMIT_NOFILE, &few))
 	restore := sync.OnceFunc(func() { w.must(syscall.Setrlimit(syscall.RLIMIT_NOFILE, &had)) })
 	t.Cleanup(restore)
-	// Client, proxy and application share the limit: it is used up when the client has no more.
-	var held []interface{ Close() error }
-	for {
-		c, err := sock.Dial(t.Context(), x.ns, netip.AddrPort{}, b.at(9080), sock.Options{})
-		if err != nil {
-			break
+	// Client, proxy and application share the limit. Once it is used up, each descriptor that is set free is the client's next
+	// connection, and the proxy has none for it.
+	var held, spare []interface{ Close() error }
+	closeAll := func() {
+		for _, c := range held {
+			c.Close()
 		}
-		held = append(held, c)
+		held = nil
 	}
+	t.Cleanup(closeAll)
+	for range 60 {
+		f, err := os.Open("/dev/null")
+		w.must(err)
+		spare = append(spare, f)
+	}
+	for len(spare) > 0 && !strings.Contains(w.log.String(), "connection not accepted") {
+		c, err := sock.Dial(t.Context(), x.ns, netip.AddrPort{}, b.at(9080), sock.Options{})
+		if err == nil {
+			held = append(held, c)
+			continue
+		}
+		time.Sleep(time.Millisecond) // those that are on the way take what there is
+		spare[0].Close()
+		spare = spare[1:]
+	}
+	held = append(held, spare...)
 	began := time.Now()
 	w.want("connection not accepted", "too many open files")
 	spin := strings.Count(w.log.String(), "connection not accepted")
 	if most := 30 * (1 + int(time.Since(began)/time.Second)); spin > most {
 		t.Errorf("%d tries to accept in %v: it spins", spin, time.Since(began))
 	}
-	for _, c := range held {
-		c.Close()
-	}
+	closeAll()
 	recovered := time.Now()
 	for {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
