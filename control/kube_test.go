@@ -94,19 +94,26 @@ func startReplica(t testing.TB, api *kubeapi.Server, name string) *replica {
 	return r
 }
 
-// startAPI runs an API server that knows the kinds of policies, and what the account istiod may do.
+// startAPI runs an API server that knows the kinds of the mesh, whatever is in them, and what the account istiod may do.
 func startAPI(t testing.TB) *kubeapi.Server {
+	t.Helper()
+	return startAPIWith(t, func(_ testing.TB, api *kubeapi.Server) {
+		for _, k := range kinds.All() {
+			if strings.HasSuffix(k.Group, ".istio.io") || k.Group == "gateway.networking.k8s.io" {
+				api.Define(k.Group, k.Kind, k.Plural, k.Namespaced, k.Versions...)
+			}
+		}
+	})
+}
+
+func startAPIWith(t testing.TB, define func(testing.TB, *kubeapi.Server)) *kubeapi.Server {
 	t.Helper()
 	role, err := os.ReadFile("testdata/role.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
 	api := kubeapi.Start(t)
-	for _, k := range kinds.All() {
-		if strings.HasSuffix(k.Group, ".istio.io") || k.Group == "gateway.networking.k8s.io" {
-			api.Define(k.Group, k.Kind, k.Plural, k.Namespaced, k.Versions...)
-		}
-	}
+	define(t, api)
 	api.Apply("apiVersion: v1\nkind: Namespace\nmetadata: {name: istio-system}\n---\napiVersion: v1\nkind: ServiceAccount\nmetadata: {name: istiod, namespace: istio-system}\n---\n" + string(role))
 	return api
 }
