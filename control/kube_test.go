@@ -51,7 +51,7 @@ type replica struct {
 }
 
 // startReplica runs a control plane as the account istiod.
-func startReplica(t testing.TB, api *kubeapi.Server, name string) *replica {
+func startReplica(t testing.TB, api *kubeapi.Server, name string, change ...func(*control.Config)) *replica {
 	t.Helper()
 	must := func(err error) {
 		t.Helper()
@@ -73,6 +73,9 @@ func startReplica(t testing.TB, api *kubeapi.Server, name string) *replica {
 	})
 	must(err)
 	c := control.Config{Objects: src, Writer: w, Status: src.Status(), Callers: callers, Leader: lease, Log: log}
+	for _, f := range change {
+		f(&c)
+	}
 	for _, to := range []*net.Listener{&c.XDS, &c.Monitor, &c.Ready} {
 		*to, err = net.Listen("tcp", "127.0.0.1:0")
 		must(err)
