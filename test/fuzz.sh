@@ -28,4 +28,4 @@ one() {
 }
 export -f one
 echo "$(wc -l <"$dir/targets") fuzz targets, $time each"
-xargs -P "$(($(nproc) * 2))" -L 1 bash -c 'one "$0" "$1"' <"$dir/targets"
+xargs -P "$(($(nproc) * 4))" -L 1 bash -c 'one "$0" "$1"' <"$dir/targets"
