@@ -5,10 +5,14 @@ BIN     := bin
 CMDS    := ambit ambitd ztunnel waypoint ambit-node ambit-cni ambit-sample
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X main.version=$(VERSION)
+HUB     ?= localhost/ambit
+ARCH    ?= amd64 arm64
+COMMIT  := $(shell git log -1 --format=%H 2>/dev/null)
+DATE    := $(or $(shell git log -1 --format=%ct 2>/dev/null),0)
 TOOL    := $(GO) tool -modfile=tools.mod
 
 .DEFAULT_GOAL := help
-.PHONY: help build test check demo race bench fuzz deps gen clean
+.PHONY: help build test check demo race bench microbench interop fuzz deps gen images clean
 
 help: ## print this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +46,12 @@ interop: ## run beside Istio's own ztunnel, the file that ZTUNNEL_BIN names
 	@$(MAKE) -s build
 	AMBIT_BIN=$(CURDIR)/$(BIN) ZTUNNEL_BIN=$(abspath $(ZTUNNEL_BIN)) $(GO) test -count=1 -timeout 10m -v ./test/interop
 
+images: ## pack every component and sample into container images, dist/images*.tar, without Docker; ARCH=amd64: for one architecture
+	@for arch in $(ARCH); do mkdir -p dist/bin/linux-$$arch && \
+		CGO_ENABLED=0 GOOS=linux GOARCH=$$arch $(GO) build -buildvcs=false -tags grpcnotrace -trimpath -ldflags '$(LDFLAGS)' \
+			-o dist/bin/linux-$$arch/ $(addprefix ./cmd/,$(CMDS)) || exit 1; done
+	@$(GO) run ./manifests/images -hub $(HUB) -tag $(VERSION) -revision '$(COMMIT)' -created $(DATE) $(ARCH)
+
 fuzz: ## run every fuzz target for FUZZTIME (30s)
 	@test/fuzz.sh $(or $(FUZZTIME),30s)
 
@@ -52,4 +62,4 @@ gen: ## generate code from .proto files
 	@test/gen.sh
 
 clean: ## remove what was built
-	rm -rf $(BIN)
+	rm -rf $(BIN) dist
