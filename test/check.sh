@@ -16,7 +16,7 @@ formatted() {
 tidy() { "$GO" mod tidy -diff && "$GO" mod verify; }
 generated() {
 	command -v protoc >/dev/null || { echo "skipped: protoc is not installed, so generated code was not compared"; return 0; }
-	test/gen.sh && git diff --exit-code -- api
+	test/gen.sh && git diff --exit-code -- api manifests/charts/base/files
 }
 vulnerable() {
 	out=$("$GO" tool -modfile=tools.mod govulncheck ./... 2>&1)

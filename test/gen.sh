@@ -1,7 +1,8 @@
 #!/bin/sh
-# Generates Go from every .proto under api/. Needs protoc; the plugin is pinned in tools.mod.
+# Takes definitions from the modules, then generates Go from every .proto under api/: that needs protoc, whose plugin is pinned in tools.mod.
 set -eu
 GO=${GO:-go}
+test/gen-crds.sh
 command -v protoc >/dev/null || { echo "make gen needs protoc (Debian: apt-get install protobuf-compiler)"; exit 1; }
 plugin=$(mktemp -d)
 trap 'rm -rf "$plugin"' EXIT
