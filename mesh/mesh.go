@@ -64,18 +64,19 @@ const (
 
 // Names of the installed mesh.
 const (
-	SystemNamespace = "istio-system"
-	ClusterDomain   = "cluster.local"
-	TrustDomain     = "cluster.local"
-	ClusterID       = "Kubernetes"
-	RootConfigMap   = "istio-ca-root-cert" // key root-cert.pem, in every namespace
-	RootConfigKey   = "root-cert.pem"
-	TokenAudience   = "istio-ca"
-	TokenPath       = "/var/run/secrets/tokens/istio-token"
-	RootCertPath    = "/var/run/secrets/istio/root-cert.pem"
-	IstiodHost      = "istiod.istio-system.svc"
-	ZDSSocket       = "/var/run/ztunnel/ztunnel.sock"
-	CNIEventSocket  = "/var/run/istio-cni/pluginevent.sock"
+	SystemNamespace   = "istio-system"
+	ClusterDomain     = "cluster.local"
+	TrustDomain       = "cluster.local"
+	ClusterID         = "Kubernetes"
+	RootConfigMap     = "istio-ca-root-cert" // key root-cert.pem, in every namespace
+	RootConfigKey     = "root-cert.pem"
+	TokenAudience     = "istio-ca"
+	TokenPath         = "/var/run/secrets/tokens/istio-token"
+	RootCertPath      = "/var/run/secrets/istio/root-cert.pem"
+	IstiodHost        = "istiod.istio-system.svc"
+	GatewayController = "istio.io/gateway-controller" // as whom the Gateway API's objects know the control plane
+	ZDSSocket         = "/var/run/ztunnel/ztunnel.sock"
+	CNIEventSocket    = "/var/run/istio-cni/pluginevent.sock"
 )
 
 // Resource types of the discovery protocol.

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"maps"
 	"slices"
+	"strings"
 
 	"sigs.k8s.io/yaml"
 
@@ -82,12 +83,8 @@ func strangers(where string, t, known tree) []error {
 
 // free are values that Kubernetes itself describes, and not we.
 func free(path string) bool {
-	for _, suffix := range []string{".resources", ".requests", ".limits", ".updateStrategy", ".seccompProfile", ".proxyMetadata", ".meshConfig"} {
-		if len(path) > len(suffix) && path[len(path)-len(suffix):] == suffix {
-			return true
-		}
-	}
-	return false
+	described := []string{".resources", ".requests", ".limits", ".updateStrategy", ".seccompProfile", ".proxyMetadata", ".meshConfig"}
+	return slices.ContainsFunc(described, func(suffix string) bool { return strings.HasSuffix(path, suffix) })
 }
 
 func unknown(key string, known []string) string {

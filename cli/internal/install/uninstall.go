@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -140,41 +139,25 @@ func (i *Installer) Uninstall(ctx context.Context, r *Removal) error {
 func (i *Installer) gone(ctx context.Context, o *Object) error {
 	labels, _, _ := unstructured.NestedStringMap(o.Object, "spec", "selector", "matchLabels")
 	selector := metav1.FormatLabelSelector(&metav1.LabelSelector{MatchLabels: labels})
-	within, every := i.Within, i.Every
-	if within == 0 {
-		within = 5 * time.Minute
-	}
-	if every == 0 {
-		every = 500 * time.Millisecond
-	}
-	end := time.Now().Add(within)
-	tick := time.NewTicker(every)
-	defer tick.Stop()
+	var pods []Object
 	most := 0
-	for {
-		pods, err := i.Cluster.list(ctx, podKind(), o.GetNamespace(), selector)
-		if err != nil {
-			return err
-		}
-		if len(pods) == 0 {
-			return nil
+	err := i.poll(ctx, func() (done bool, err error) {
+		if pods, err = i.Cluster.list(ctx, podKind(), o.GetNamespace(), selector); err != nil || len(pods) == 0 {
+			return true, err
 		}
 		most = max(most, len(pods))
 		i.Report.Waiting("removing", most-len(pods), most, describe(o))
-		if time.Now().After(end) {
-			var names []string
-			for _, p := range pods {
-				node, _, _ := unstructured.NestedString(p.Object, "spec", "nodeName")
-				names = append(names, p.GetName()+" on "+node)
-			}
-			return fmt.Errorf("%s is deleted, but its pods have not ended after %s: %v. If their nodes are gone for good, delete the nodes and uninstall again", describe(o), within, names)
-		}
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-tick.C:
-		}
+		return false, nil
+	})
+	if !errors.Is(err, errLate) {
+		return err
 	}
+	var names []string
+	for _, p := range pods {
+		node, _, _ := unstructured.NestedString(p.Object, "spec", "nodeName")
+		names = append(names, p.GetName()+" on "+node)
+	}
+	return fmt.Errorf("%s is deleted, but its pods have not ended after %s: %v. If their nodes are gone for good, delete the nodes and uninstall again", describe(o), i.within(), names)
 }
 
 // leftovers are what the control plane wrote: root certificates in every namespace, its authority, its leases.

@@ -21,7 +21,7 @@ func (i *Installer) Verify(ctx context.Context, p *Plan) error {
 		case now == nil:
 			errs = append(errs, fmt.Errorf("%s is missing: install again", describe(o)))
 		case !judge(now).ready:
-			errs = append(errs, fmt.Errorf("%s is not ready%s", describe(o), judge(now).why))
+			errs = append(errs, fmt.Errorf("%s is not ready", describe(o)))
 		}
 	}
 	return errors.Join(errs...)

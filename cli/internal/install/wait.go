@@ -1,7 +1,9 @@
 package install
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -10,38 +12,53 @@ import (
 
 // wait returns when every object of a step does what it is for, or says why one does not.
 func (i *Installer) wait(ctx context.Context, step Step) error {
-	within, every := i.Within, i.Every
-	if within == 0 {
-		within = 5 * time.Minute
-	}
-	if every == 0 {
-		every = 500 * time.Millisecond
-	}
-	end := time.Now().Add(within)
-	tick := time.NewTicker(every)
-	defer tick.Stop()
-	for {
-		var late *Object
+	var late *Object
+	look := func() (done bool, err error) {
+		late = nil
 		for _, o := range step.Objects {
 			s, err := i.state(ctx, o)
 			if err != nil {
-				return fmt.Errorf("%s: %w", step.Name, err)
+				return false, fmt.Errorf("%s: %w", step.Name, err)
 			}
 			if !s.ready {
 				late = o
 				i.Report.Waiting(step.Name, s.have, s.want, describe(o)+s.why)
-				break
+				return false, nil
 			}
 		}
-		if late == nil {
-			return nil
+		return true, nil
+	}
+	switch err := i.poll(ctx, look); {
+	case errors.Is(err, errLate):
+		return i.notReady(context.WithoutCancel(ctx), step, late, i.within())
+	case err != nil && late != nil: // ctx has ended
+		return fmt.Errorf("%s: waiting for %s: %w", step.Name, describe(late), err)
+	default:
+		return err
+	}
+}
+
+// within is how long a component may take.
+func (i *Installer) within() time.Duration { return cmp.Or(i.Within, 5*time.Minute) }
+
+// errLate is that what was looked for did not come in time.
+var errLate = errors.New("it takes too long")
+
+// poll looks again and again until look is done or fails, ctx ends, or a component has had its time.
+func (i *Installer) poll(ctx context.Context, look func() (done bool, err error)) error {
+	end := time.Now().Add(i.within())
+	tick := time.NewTicker(cmp.Or(i.Every, 500*time.Millisecond))
+	defer tick.Stop()
+	for {
+		if done, err := look(); done || err != nil {
+			return err
 		}
 		if time.Now().After(end) {
-			return i.notReady(context.WithoutCancel(ctx), step, late, within)
+			return errLate
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%s: waiting for %s: %w", step.Name, describe(late), context.Cause(ctx))
+			return context.Cause(ctx)
 		case <-tick.C:
 		}
 	}

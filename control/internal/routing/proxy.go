@@ -31,21 +31,28 @@ func sameProxy(x, y *Proxy) bool {
 // selectorKeys files a Gateway under one label of its selector, so that a pod finds it by its own labels. A Gateway
 // without a selector selects nothing here.
 func selectorKeys(g *networkingv1.Gateway) []string {
-	keys := slices.Sorted(maps.Keys(g.Spec.GetSelector()))
-	if len(keys) == 0 {
-		return nil
+	if label, value, ok := leastLabel(g.Spec.GetSelector()); ok {
+		return []string{label + "=" + value}
 	}
-	return []string{keys[0] + "=" + g.Spec.GetSelector()[keys[0]]}
+	return nil
+}
+
+// leastLabel is the first label of a selector by name, false if it has none.
+func leastLabel(selector map[string]string) (label, value string, ok bool) {
+	if len(selector) == 0 {
+		return "", "", false
+	}
+	label = slices.Min(slices.Collect(maps.Keys(selector)))
+	return label, selector[label], true
 }
 
 // choices files a Service under one label of its selector, as selectorKeys does, so that one among thousands of a
 // namespace is no concern of all its pods.
 func choices(s *corev1.Service) []string {
-	keys := slices.Sorted(maps.Keys(s.Spec.Selector))
-	if len(keys) == 0 {
-		return nil
+	if label, value, ok := leastLabel(s.Spec.Selector); ok {
+		return []string{choice(s.Namespace, label, value)}
 	}
-	return []string{choice(s.Namespace, keys[0], s.Spec.Selector[keys[0]])}
+	return nil
 }
 
 func choice(namespace, label, value string) string { return namespace + "/" + label + "=" + value }

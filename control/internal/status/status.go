@@ -20,6 +20,7 @@ import (
 	"github.com/ambit-mesh/ambit/control/internal/policy"
 	"github.com/ambit-mesh/ambit/control/source"
 	"github.com/ambit-mesh/ambit/control/source/kinds"
+	"github.com/ambit-mesh/ambit/mesh"
 )
 
 // Types of conditions.
@@ -33,7 +34,7 @@ const (
 	// InForce is ours: False tells which proxies do not have an object yet, or what of it this version does not do.
 	InForce = "ambit.io/InForce"
 
-	controller = gatewayv1.GatewayController("istio.io/gateway-controller")
+	controller = gatewayv1.GatewayController(mesh.GatewayController)
 )
 
 // Status is what is to be said of one object.

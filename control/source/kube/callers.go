@@ -63,7 +63,7 @@ type allowance struct {
 func NewCallers(c *rest.Config, audience string) (*Callers, error) {
 	api, err := newClients(c)
 	if err != nil {
-		return nil, fmt.Errorf("reach the API server: %w", err)
+		return nil, err
 	}
 	return &Callers{
 		audience: audience, api: api.groups[authenticationv1.GroupName], now: time.Now,

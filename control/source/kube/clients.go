@@ -2,12 +2,14 @@ package kube
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -27,6 +29,14 @@ type clients struct {
 }
 
 func newClients(c *rest.Config) (*clients, error) {
+	out, err := connect(c)
+	if err != nil {
+		return nil, fmt.Errorf("reach the API server: %w", err)
+	}
+	return out, nil
+}
+
+func connect(c *rest.Config) (*clients, error) {
 	c = rest.CopyConfig(c)
 	if c.UserAgent == "" {
 		c.UserAgent = "ambitd"
@@ -76,6 +86,20 @@ func (c *clients) resource(k kinds.Kind, version, namespace string) dynamic.Reso
 		return r
 	}
 	return r.Namespace(namespace)
+}
+
+// read gives an object in one of its kind's versions; nil for none.
+func (c *clients) read(ctx context.Context, k kinds.Kind, version, namespace, name string) (kinds.Object, error) {
+	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	defer cancel()
+	o, err := c.resource(k, version, namespace).Get(ctx, name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read %s %s/%s: %w", k.Kind, namespace, name, err)
+	}
+	return kinds.FromValue(o.Object)
 }
 
 // listWatch lists and watches a kind in one of its versions.

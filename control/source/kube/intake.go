@@ -74,7 +74,7 @@ func (in *intake) readTree(o *unstructured.Unstructured) (any, error) {
 	} else {
 		delete(tree, "status")
 	}
-	trimTree(o)
+	trimHistory(o)
 	data, err := json.Marshal(tree)
 	if err != nil {
 		return nil, fmt.Errorf("write a %s: %w", in.Kind.Kind, err)
@@ -91,16 +91,6 @@ func (in *intake) readTree(o *unstructured.Unstructured) (any, error) {
 	}
 	it.Object = &metav1.ObjectMeta{Name: o.GetName(), Namespace: o.GetNamespace(), UID: o.GetUID()}
 	return it, nil
-}
-
-func trimTree(o *unstructured.Unstructured) {
-	o.SetManagedFields(nil)
-	o.SetResourceVersion("")
-	o.SetFinalizers(nil)
-	if a := o.GetAnnotations(); len(a) > 0 {
-		delete(a, "kubectl.kubernetes.io/last-applied-configuration")
-		o.SetAnnotations(a)
-	}
 }
 
 // Transformer reads objects as they stream in, so that a list is never in memory as the server sends it.

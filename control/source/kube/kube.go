@@ -4,7 +4,6 @@ package kube
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
@@ -64,7 +63,7 @@ type change struct{ object kinds.Object }
 func Open(c Config) (*Source, error) {
 	api, err := newClients(c.REST)
 	if err != nil {
-		return nil, fmt.Errorf("reach the API server: %w", err)
+		return nil, err
 	}
 	s := &Source{
 		log: c.Log, api: api, store: source.NewStore(), wake: make(chan struct{}, 1), tell: func() {},

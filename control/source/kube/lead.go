@@ -51,7 +51,7 @@ type Lease struct {
 func NewLease(c LeaseConfig) (*Lease, error) {
 	api, err := newClients(c.REST)
 	if err != nil {
-		return nil, fmt.Errorf("reach the API server: %w", err)
+		return nil, err
 	}
 	c.Duration, c.Renew, c.Every = cmp.Or(c.Duration, 15*time.Second), cmp.Or(c.Renew, 10*time.Second), cmp.Or(c.Every, 2*time.Second)
 	return &Lease{conf: c, api: api.groups[coordinationv1.GroupName], id: c.Identity + "_" + rand.Text()[:8], other: make(chan struct{})}, nil

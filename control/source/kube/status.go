@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/ambit-mesh/ambit/control/source/kinds"
+	"github.com/ambit-mesh/ambit/mesh"
 )
 
 // statusManager is under which name the API server remembers what we say of objects.
@@ -26,7 +27,7 @@ type StatusWriter struct {
 }
 
 // Status is a writer of the status of what the source reads.
-func (s *Source) Status() StatusWriter { return StatusWriter{s, "istio.io/gateway-controller"} }
+func (s *Source) Status() StatusWriter { return StatusWriter{s, mesh.GatewayController} }
 
 // Apply writes what is said of an object. Of one that is gone nothing is said.
 func (w StatusWriter) Apply(ctx context.Context, o kinds.Object) error {
@@ -49,16 +50,7 @@ func (w StatusWriter) Delete(ctx context.Context, k kinds.Kind, namespace, name 
 
 // Read gives an object with the status that it has; nil for none.
 func (w StatusWriter) Read(ctx context.Context, k kinds.Kind, namespace, name string) (kinds.Object, error) {
-	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
-	defer cancel()
-	o, err := w.s.api.resource(k, w.s.version(k), namespace).Get(ctx, name, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read %s %s/%s: %w", k.Kind, namespace, name, err)
-	}
-	return kinds.FromValue(o.Object)
+	return w.s.api.read(ctx, k, w.s.version(k), namespace, name)
 }
 
 func (w StatusWriter) write(ctx context.Context, k kinds.Kind, namespace, name string, status map[string]any) error {

@@ -11,15 +11,21 @@ import (
 	"github.com/ambit-mesh/ambit/control/source/kinds"
 )
 
-// trimMeta removes what is about an object's history, not about the object.
-func trimMeta(o kinds.Object) {
+// trimHistory removes what is about an object's history, not about the object.
+func trimHistory(o metav1.Object) {
 	o.SetManagedFields(nil)
 	o.SetResourceVersion("")
 	o.SetSelfLink("")
 	o.SetFinalizers(nil)
-	if a := o.GetAnnotations(); a[corev1.LastAppliedConfigAnnotation] != "" {
+	if a := o.GetAnnotations(); len(a) > 0 {
 		delete(a, corev1.LastAppliedConfigAnnotation)
+		o.SetAnnotations(a)
 	}
+}
+
+// trimMeta removes an object's history too, and keeps in memory once what many say alike.
+func trimMeta(o kinds.Object) {
+	trimHistory(o)
 	o.SetNamespace(one(o.GetNamespace()))
 	o.SetLabels(shared(o.GetLabels()))
 }

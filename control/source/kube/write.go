@@ -28,7 +28,7 @@ type Writer struct{ api *clients }
 func NewWriter(c *rest.Config) (Writer, error) {
 	api, err := newClients(c)
 	if err != nil {
-		return Writer{}, fmt.Errorf("reach the API server: %w", err)
+		return Writer{}, err
 	}
 	return Writer{api}, nil
 }
@@ -81,16 +81,7 @@ func (w Writer) Delete(ctx context.Context, k kinds.Kind, namespace, name string
 
 // Read gives an object; nil for none.
 func (w Writer) Read(ctx context.Context, k kinds.Kind, namespace, name string) (kinds.Object, error) {
-	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
-	defer cancel()
-	o, err := w.api.resource(k, k.Version, namespace).Get(ctx, name, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read %s %s/%s: %w", k.Kind, namespace, name, err)
-	}
-	return kinds.FromValue(o.Object)
+	return w.api.read(ctx, k, k.Version, namespace, name)
 }
 
 // treeOf is an object as it is sent, without what only a server may say of it.

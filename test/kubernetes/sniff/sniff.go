@@ -9,12 +9,13 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ambit-mesh/ambit/linux/netns"
 )
 
 // Segment is a TCP segment with payload.
@@ -97,35 +98,22 @@ func Start(state string, mark []byte) (*Watch, error) {
 }
 
 // socketIn opens a packet socket in a network namespace. A socket stays in the one it was made in.
-func socketIn(path string) (int, error) {
-	type result struct {
-		fd  int
-		err error
+func socketIn(path string) (fd int, err error) {
+	ns, err := netns.Open(path)
+	if err != nil {
+		return 0, err
 	}
-	made := make(chan result)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with this goroutine
-		ns, err := os.Open(path)
-		if err != nil {
-			made <- result{err: err}
-			return
-		}
-		defer ns.Close()
-		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
-			made <- result{err: err}
-			return
-		}
+	defer ns.Close()
+	err = netns.Do(ns, func() (err error) {
 		const all = unix.ETH_P_ALL<<8&0xff00 | unix.ETH_P_ALL>>8 // in network order
-		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, all)
-		if err == nil {
-			err = errors.Join(
-				unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 64<<20),
-				unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 100_000}))
+		if fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, all); err != nil {
+			return err
 		}
-		made <- result{fd, err}
-	}()
-	r := <-made
-	return r.fd, r.err
+		return errors.Join(
+			unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 64<<20),
+			unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 100_000}))
+	})
+	return fd, err
 }
 
 func (w *Watch) read(mark []byte) {
