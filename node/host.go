@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"strings"
 	"time"
@@ -22,13 +23,19 @@ func hostRoot(proc string) string {
 // open opens a network namespace by the path that it has on the node: the directory in which the runtime keeps it need not be
 // mounted for the agent.
 func (a *agent) open(path string) (*netns.Namespace, error) {
-	ns, err := netns.Open(path)
-	if root := hostRoot(a.conf.ProcDir); err != nil && root != "" {
-		if there, err2 := netns.Open(filepath.Join(root, path)); err2 == nil {
-			return there, nil
-		}
+	root := hostRoot(a.conf.ProcDir)
+	if root == "" {
+		return netns.Open(path)
 	}
-	return ns, err
+	f, err := hostview.Root(root).Open(path) // links on the way, such as /var/run, are the node's
+	if err != nil {
+		return nil, fmt.Errorf("network namespace: %w", err)
+	}
+	ns, err := netns.FromFile(f)
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return ns, nil
 }
 
 // verifyEvery is how often the directories are compared: a node's runtime may start after the agent, or be set up anew.

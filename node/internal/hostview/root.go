@@ -18,6 +18,9 @@ import (
 // Root is the node's file system, such as /proc/1/root of its own processes shows it.
 type Root string
 
+// Open opens a file of the node to read it.
+func (r Root) Open(path string) (*os.File, error) { return r.open(path, unix.O_RDONLY|unix.O_NONBLOCK) }
+
 // open opens a path as the node itself would: a link leads where it leads there, and not out.
 func (r Root) open(path string, flags uint64) (*os.File, error) {
 	root, err := unix.Open(string(r), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
@@ -36,7 +39,7 @@ func (r Root) open(path string, flags uint64) (*os.File, error) {
 const maxFile = 1 << 20
 
 func (r Root) read(path string) (string, error) {
-	f, err := r.open(path, unix.O_RDONLY|unix.O_NONBLOCK)
+	f, err := r.Open(path)
 	if err != nil {
 		return "", err
 	}
