@@ -232,8 +232,14 @@ func (p *testPod) probed() bool {
 // event tells the agent of the pod as the plugin does, and gives the status and body of the answer.
 func (p *testPod) event() (int, string) {
 	p.w.t.Helper()
+	return p.eventOf(filepath.Join(p.w.conf.NetnsDir, p.Metadata.UID))
+}
+
+// eventOf does so with another name of the namespace.
+func (p *testPod) eventOf(space string) (int, string) {
+	p.w.t.Helper()
 	b, err := json.Marshal(cniplugin.Event{
-		Netns: filepath.Join(p.w.conf.NetnsDir, p.Metadata.UID), PodName: p.Metadata.Name, PodNamespace: p.Metadata.Namespace, PodUID: p.Metadata.UID,
+		Netns: space, PodName: p.Metadata.Name, PodNamespace: p.Metadata.Namespace, PodUID: p.Metadata.UID,
 		IPs: []cniplugin.IPConfig{{Address: cniplugin.IPAddress{IP: p.ip.String()}}},
 	})
 	must(p.w.t, err)

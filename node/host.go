@@ -21,13 +21,16 @@ func hostRoot(proc string) string {
 }
 
 // open opens a network namespace by the path that it has on the node: the directory in which the runtime keeps it need not be
-// mounted for the agent.
+// mounted for the agent. Links on the way, such as /var/run, are the node's.
 func (a *agent) open(path string) (*netns.Namespace, error) {
 	root := hostRoot(a.conf.ProcDir)
 	if root == "" {
 		return netns.Open(path)
 	}
-	f, err := hostview.Root(root).Open(path) // links on the way, such as /var/run, are the node's
+	if of, ok := strings.CutPrefix(filepath.Clean(path), "/proc/"); ok { // as cri-dockerd says it
+		return netns.Open(filepath.Join(a.conf.ProcDir, of))
+	}
+	f, err := hostview.Root(root).Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("network namespace: %w", err)
 	}

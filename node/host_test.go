@@ -39,8 +39,12 @@ func TestNamespaceByItsNameOnTheNode(t *testing.T) {
 	w.conf.NetnsDir = filepath.Join(root, "run", "netns")
 	must(t, os.Mkdir(w.conf.NetnsDir, 0o700))
 	p := w.pod("p", "u1", "10.0.0.1")
+	q := w.pod("q", "u2", "10.0.0.2")
+	must(t, os.MkdirAll(filepath.Join(w.conf.ProcDir, "30", "ns"), 0o700))
+	must(t, os.Symlink(filepath.Join(w.conf.NetnsDir, "u2"), filepath.Join(w.conf.ProcDir, "30", "ns", "net")))
 	w.conf.NetnsDir = filepath.Join(t.TempDir(), "missing")
 	w.api.Put(p.Object)
+	w.api.Put(q.Object)
 	w.conf.VerifyHost = false // not what this is about
 	w.start()
 	w.proxy(fakeztunnel.Yes).Expect(t, "snapshot")
@@ -49,6 +53,12 @@ func TestNamespaceByItsNameOnTheNode(t *testing.T) {
 		t.Fatalf("%d %s", status, text)
 	}
 	if !p.captured() {
+		t.Error("not captured")
+	}
+	if status, text := q.eventOf("/proc/30/ns/net"); status != 200 { // as cri-dockerd names it
+		t.Fatalf("%d %s", status, text)
+	}
+	if !q.captured() {
 		t.Error("not captured")
 	}
 }
