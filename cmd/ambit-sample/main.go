@@ -24,7 +24,9 @@ import (
 	"github.com/ambit-mesh/ambit/samples/apps/curl"
 	"github.com/ambit-mesh/ambit/samples/apps/echo"
 	"github.com/ambit-mesh/ambit/samples/apps/helloworld"
+	"github.com/ambit-mesh/ambit/samples/apps/load"
 	"github.com/ambit-mesh/ambit/samples/apps/nc"
+	"github.com/ambit-mesh/ambit/samples/apps/witness"
 )
 
 // applet runs until it is done or ctx ends, and returns the exit code.
@@ -73,6 +75,8 @@ func applets() map[string]applet {
 			return echo.Text(option(args, "text", "hello-world"))
 		}),
 		"tcp-echo": tcpEcho,
+		"load":     func(ctx context.Context, args []string) (int, error) { return 0, load.Run(ctx, args) },
+		"witness":  func(ctx context.Context, args []string) (int, error) { return 0, witness.Run(ctx, host(), args) },
 	}
 	for name, h := range bookinfo.Services() {
 		all[name] = serve(":9080", func(args []string) http.Handler { return h(bookinfoConfig(args)) })

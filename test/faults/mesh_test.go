@@ -59,7 +59,7 @@ spec:
       containers:
         - name: server
           image: curlimages/curl
-          command: [/ambit/bin/load, serve, ":9000"]
+          command: [/ambit/bin/ambit-sample, load, serve, ":9000"]
           readinessProbe: {tcpSocket: {port: 9001}, periodSeconds: 1}
 ---
 apiVersion: apps/v1
@@ -88,7 +88,6 @@ func start(t *testing.T) *mesh {
 	for _, e := range entries {
 		copyProgram(t, filepath.Join(from, e.Name()), filepath.Join(bin, e.Name()))
 	}
-	localtest.Build(t, bin, "./load")
 	m := &mesh{localtest.Up(t, bin)}
 	m.Apply(t, applications)
 	m.Run(t, "rollout", "status", "-n", "load", "deploy/server")
@@ -131,7 +130,7 @@ type load struct {
 // offer starts the load program in the client's pod.
 func (m *mesh) offer(t *testing.T, flags ...string) *load {
 	t.Helper()
-	l := &load{cmd: m.Command(t.Context(), append(append([]string{"exec", "-i", "-n", "load", "deploy/client", "--", "/ambit/bin/load", "offer"}, flags...), "server:9000")...)}
+	l := &load{cmd: m.Command(t.Context(), append(append([]string{"exec", "-i", "-n", "load", "deploy/client", "--", "/ambit/bin/ambit-sample", "load", "offer"}, flags...), "server:9000")...)}
 	// The program itself writes to what this command has, so it must be files.
 	r, w, err := os.Pipe()
 	if err != nil {

@@ -36,7 +36,7 @@ func (m *mesh) slow(t *testing.T) {
 // fetch is the MiB/s of one connection.
 func (m *mesh) fetch(t *testing.T) float64 {
 	t.Helper()
-	out := m.Run(t, "exec", "-n", "load", "deploy/client", "--", "/ambit/bin/load", "fetch", "-mib="+strconv.Itoa(either(128, 1024)), "server:9000")
+	out := m.Run(t, "exec", "-n", "load", "deploy/client", "--", "/ambit/bin/ambit-sample", "load", "fetch", "-mib="+strconv.Itoa(either(128, 1024)), "server:9000")
 	var p struct{ MiB, Seconds float64 }
 	if err := json.Unmarshal([]byte(out), &p); err != nil {
 		t.Fatalf("fetch says %q: %v", out, err)
@@ -51,7 +51,7 @@ func (m *mesh) sip(t *testing.T, n int) (stop func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := m.Command(t.Context(), "exec", "-i", "-n", "load", "deploy/client", "--", "/ambit/bin/load", "sip", "-n="+strconv.Itoa(n), "server:9000")
+	cmd := m.Command(t.Context(), "exec", "-i", "-n", "load", "deploy/client", "--", "/ambit/bin/ambit-sample", "load", "sip", "-n="+strconv.Itoa(n), "server:9000")
 	cmd.Stdin = r
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -1,4 +1,4 @@
-// Package nc connects a terminal or a pipe to a TCP port, as the program of that name does.
+// Package nc connects a terminal or a pipe to a port, as the program of that name does.
 package nc
 
 import (
@@ -17,6 +17,7 @@ type options struct {
 	host, port string
 	scan       bool // -z: connect, and no more
 	verbose    bool // -v
+	udp        bool // -u
 	wait       time.Duration
 }
 
@@ -24,7 +25,7 @@ type options struct {
 func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	o, err := parse(args)
 	if err != nil {
-		fmt.Fprintf(stderr, "nc: %v\nusage: nc [-zv] [-w SECONDS] HOST PORT\n", err)
+		fmt.Fprintf(stderr, "nc: %v\nusage: nc [-zuv] [-w SECONDS] HOST PORT\n", err)
 		return 2
 	}
 	if err := o.run(ctx, stdin, stdout, stderr); err != nil {
@@ -49,6 +50,8 @@ func parse(args []string) (options, error) {
 				o.scan = true
 			case 'v':
 				o.verbose = true
+			case 'u':
+				o.udp = true
 			case 'n', 'N', '4': // names are not looked up back, output's end is passed on, and addresses are as they are
 			case 'w', 'q':
 				text := a[at+1:]
@@ -80,14 +83,18 @@ func parse(args []string) (options, error) {
 
 func (o options) run(ctx context.Context, stdin io.Reader, stdout, stderr io.Writer) error {
 	to := net.JoinHostPort(o.host, o.port)
-	c, err := (&net.Dialer{Timeout: o.wait}).DialContext(ctx, "tcp", to)
+	network := "tcp"
+	if o.udp {
+		network = "udp"
+	}
+	c, err := (&net.Dialer{Timeout: o.wait}).DialContext(ctx, network, to)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
 	defer context.AfterFunc(ctx, func() { c.Close() })()
 	if o.verbose {
-		fmt.Fprintf(stderr, "Connection to %s %s port [tcp] succeeded!\n", o.host, o.port)
+		fmt.Fprintf(stderr, "Connection to %s %s port [%s] succeeded!\n", o.host, o.port, network)
 	}
 	if o.scan {
 		return nil

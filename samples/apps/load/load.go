@@ -1,11 +1,11 @@
-// Command load offers connections at a steady rate and says exactly what became of each, for tests that break things
+// Package load offers connections at a steady rate and says exactly what became of each, for tests that break things
 // meanwhile.
 //
 //	load serve ADDRESS                 answer connections, and tell on ADDRESS's port + 1 what was seen
 //	load offer [flags] ADDRESS         offer connections until standard input ends, then print a Report as JSON
 //	load fetch [flags] ADDRESS         fetch many bytes over one connection, and print Poured as JSON
 //	load sip [flags] ADDRESS           read a byte a second of each of some connections, until standard input ends
-package main
+package load
 
 import (
 	"context"
@@ -14,21 +14,11 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
-	"syscall"
 	"time"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, os.Args[1:]); err != nil {
-		fmt.Fprintln(os.Stderr, "load:", err)
-		os.Exit(1)
-	}
-}
-
-func run(ctx context.Context, args []string) error {
+// Run does what the arguments say.
+func Run(ctx context.Context, args []string) error {
 	if len(args) < 2 {
 		return fmt.Errorf("want serve, offer, fetch or sip, and ADDRESS")
 	}

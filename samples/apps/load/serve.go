@@ -1,4 +1,4 @@
-package main
+package load
 
 import (
 	"context"
@@ -88,11 +88,15 @@ func (s *server) count(err error) {
 
 func (s *server) one(ctx context.Context, c *net.TCPConn) error {
 	defer c.Close()
-	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Now()) })
-	defer stop()
+	var patience atomic.Int64 // after ctx's end, in which short connections are finished
+	patience.Store(int64(5 * time.Second))
+	defer context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Now().Add(time.Duration(patience.Load()))) })()
 	p, err := readPlan(c)
 	if err != nil {
 		return err // also a probe that connects and leaves
+	}
+	if p.end == long || p.end == bulk {
+		patience.Store(0)
 	}
 	s.bytes.Add(planSize)
 	switch p.end {
