@@ -10,13 +10,13 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/ambit-mesh/ambit/internal/testkit/localtest"
+	app "github.com/ambit-mesh/ambit/samples/apps/load"
 )
 
 func TestMain(m *testing.M) { localtest.Main(m) }
@@ -79,16 +79,7 @@ spec:
 
 func start(t *testing.T) *mesh {
 	t.Helper()
-	bin := localtest.ShortDir(t)
-	from := localtest.Binaries(t)
-	entries, err := os.ReadDir(from)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, e := range entries {
-		copyProgram(t, filepath.Join(from, e.Name()), filepath.Join(bin, e.Name()))
-	}
-	m := &mesh{localtest.Up(t, bin)}
+	m := &mesh{localtest.Up(t, localtest.Binaries(t))}
 	m.Apply(t, applications)
 	m.Run(t, "rollout", "status", "-n", "load", "deploy/server")
 	m.Run(t, "rollout", "status", "-n", "load", "deploy/client")
@@ -99,25 +90,8 @@ func start(t *testing.T) *mesh {
 	return m
 }
 
-func copyProgram(t *testing.T, from, to string) {
-	t.Helper()
-	b, err := os.ReadFile(from)
-	if err == nil {
-		err = os.WriteFile(to, b, 0o755) //nolint:gosec // a program
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 // Report is what the load program says at its end.
-type Report struct {
-	Tried, Whole, Wrong, False int
-	Failed, LostWhy            map[string]int
-	First, Last, Gap, Silent   int64
-	P50, P99, Worst            float64
-	Long, Lost                 int
-}
+type Report struct{ app.Report }
 
 // load is connections being offered by the client's pod.
 type load struct {
