@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"time"
 )
 
@@ -17,12 +18,13 @@ const usage = `want one of
   load serve ADDRESS                 answer connections, and tell on ADDRESS's port + 1 what was seen
   load offer [flags] ADDRESS         offer connections until standard input ends, then print a Report as JSON
   load ready LISTEN                  offer as GET /begin?flag=value&to=ADDRESS says; GET /end answers with the Report
+  load first [-to ADDRESS -mark M]   say at once, as JSON, whether the network is captured; then send M every 100 ms
   load fetch [flags] ADDRESS         fetch many bytes over one connection, and print Poured as JSON
   load sip [flags] ADDRESS           read a byte a second of each of some connections, until standard input ends`
 
 // Run does what its arguments say.
 func Run(ctx context.Context, args []string) error {
-	if len(args) < 2 {
+	if len(args) < 2 && !slices.Equal(args, []string{"first"}) {
 		return errors.New(usage)
 	}
 	switch args[0] {
@@ -32,6 +34,8 @@ func Run(ctx context.Context, args []string) error {
 		return offerCommand(ctx, args[1:])
 	case "ready":
 		return ready(ctx, args[1])
+	case "first":
+		return firstCommand(ctx, args[1:])
 	case "fetch":
 		return fetchCommand(ctx, args[1:])
 	case "sip":
