@@ -12,10 +12,10 @@ DATE    := $(or $(shell git log -1 --format=%ct 2>/dev/null),0)
 TOOL    := $(GO) tool -modfile=tools.mod
 
 .DEFAULT_GOAL := help
-.PHONY: help build test check demo race bench microbench interop fuzz deps gen images clean
+.PHONY: help build test check demo race bench microbench interop test-kubernetes fuzz deps gen images clean
 
 help: ## print this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build every binary into bin/
 	@command -v $(GO) >/dev/null || { echo "ambit needs Go 1.26 or newer on the PATH: see https://go.dev/doc/install"; exit 1; }
@@ -45,6 +45,9 @@ interop: ## run beside Istio's own ztunnel, the file that ZTUNNEL_BIN names
 	@test -x "$(ZTUNNEL_BIN)" || { echo "make interop needs Istio's ztunnel: build it from its repository and say ZTUNNEL_BIN=/path/to/ztunnel (docs/interoperability.md tells how)"; exit 1; }
 	@$(MAKE) -s build
 	AMBIT_BIN=$(CURDIR)/$(BIN) ZTUNNEL_BIN=$(abspath $(ZTUNNEL_BIN)) $(GO) test -count=1 -timeout 10m -v ./test/interop
+
+test-kubernetes: ## run the mesh on a real Kubernetes: a cluster of its own (needs root), or that of KUBECONFIG
+	@test/kubernetes/run
 
 images: ## pack every component and sample into container images, dist/images*.tar, without Docker; ARCH=amd64: for one architecture
 	@for arch in $(ARCH); do mkdir -p dist/bin/linux-$$arch && \

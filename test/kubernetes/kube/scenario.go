@@ -1,0 +1,100 @@
+package kube
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"text/tabwriter"
+	"time"
+)
+
+// Scenario is something that must hold on a cluster with a mesh.
+type Scenario struct {
+	Name string
+	Run  func(*testing.T, *Cluster)
+}
+
+// Run runs scenarios, at most so many at a time. It says in the log what is needed to know why one failed.
+func (c *Cluster) Run(t *testing.T, together int, scenarios ...Scenario) {
+	t.Helper()
+	var running sync.WaitGroup
+	free := make(chan struct{}, together)
+	for _, s := range scenarios {
+		free <- struct{}{}
+		running.Go(func() {
+			defer func() { <-free }()
+			t.Run(s.Name, func(t *testing.T) { c.scenario(t, s) })
+		})
+	}
+	running.Wait()
+}
+
+func (c *Cluster) scenario(t *testing.T, s Scenario) {
+	start := time.Now()
+	mine := *c
+	mine.spaces = new([]string)
+	defer func() {
+		result := "held"
+		switch {
+		case t.Failed():
+			result = "FAILED"
+			mine.lastWords(t) // before the namespaces go
+		case t.Skipped():
+			result = "skipped"
+		}
+		c.times.add(s.Name, result, time.Since(start))
+	}()
+	s.Run(t, &mine)
+}
+
+// Table is how long each scenario took.
+func (c *Cluster) Table() string { return c.times.String() }
+
+// table collects rows from several goroutines.
+type table struct {
+	mu   sync.Mutex
+	rows []string
+	sum  time.Duration
+}
+
+func (a *table) add(what, result string, took time.Duration) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.rows = append(a.rows, fmt.Sprintf("%s\t%s\t%.1fs\n", what, result, took.Seconds()))
+}
+
+func (a *table) String() string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var b strings.Builder
+	w := tabwriter.NewWriter(&b, 0, 0, 3, ' ', 0)
+	fmt.Fprint(w, "SCENARIO\tRESULT\tTIME\n", strings.Join(a.rows, ""))
+	w.Flush()
+	return b.String()
+}
+
+// lastWords logs what the cluster can tell about a failure.
+func (c *Cluster) lastWords(t *testing.T) {
+	t.Helper()
+	say := func(args ...string) {
+		out, err := c.Try(args...)
+		if err != nil {
+			out = err.Error()
+		}
+		t.Logf("$ kubectl %s\n%s", strings.Join(args, " "), out)
+	}
+	say("get", "pods", "-A", "-o", "wide")
+	for _, n := range *c.spaces {
+		say("get", "events", "-n", n, "--sort-by=.lastTimestamp")
+		if pods, err := c.Try("get", "pods", "-n", n, "-o", "name"); err == nil {
+			for _, p := range strings.Fields(pods) {
+				say("logs", "-n", n, p, "--all-containers", "--tail=15")
+			}
+		}
+	}
+	say("get", "events", "-n", "istio-system", "--sort-by=.lastTimestamp")
+	for _, app := range []string{"app=ztunnel", "app=istiod", "k8s-app=istio-cni-node"} {
+		say("logs", "-n", "istio-system", "-l", app, "--tail=60", "--prefix", "--max-log-requests=20")
+	}
+}
