@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/ambit-mesh/ambit/linux/netns"
+	"github.com/ambit-mesh/ambit/linux/nft"
 	"github.com/ambit-mesh/ambit/mesh"
 	"github.com/ambit-mesh/ambit/node/internal/capture"
 	"github.com/ambit-mesh/ambit/node/internal/enroll"
@@ -34,6 +35,7 @@ type agent struct {
 	counts *counters
 	spaces *spaces
 	notes  notes
+	plans  *plans
 
 	adopted atomic.Bool // every pod that was there when the agent started has been looked at
 	guarded bool        // bridges are, against forged probes; set before anything runs
@@ -142,13 +144,25 @@ func (a *agent) newer(ctx context.Context, have *captured) (bool, error) {
 // A namespace that was not captured before becomes the agent's.
 func (a *agent) enroll(ctx context.Context, pod objects.Pod, ips []netip.Addr, have *captured) error {
 	start := time.Now()
+	visit, err := redirect.Enter(have.ns)
+	if err != nil {
+		return fmt.Errorf("redirect pod %s: %w", pod.Key, err)
+	}
+	defer visit()
 	v6, err := redirect.V6(have.ns)
 	if err != nil {
 		return fmt.Errorf("redirect pod %s: %w", pod.Key, err)
 	}
 	options := capture.Options(pod, a.conf.DNSCapture, v6)
+	plan, err := a.plans.of(options)
+	if err != nil {
+		return fmt.Errorf("redirect pod %s: %w", pod.Key, err)
+	}
 	tampered := have.whole && have.options == options && !have.relaxed
-	have.pod, have.options, have.rules, have.leaving, have.relaxed = pod, options, capture.For(options), time.Time{}, false
+	if have.options != options || have.relaxed {
+		have.right = 0
+	}
+	have.pod, have.options, have.plan, have.leaving, have.relaxed = pod, options, plan, time.Time{}, false
 	if len(ips) > 0 {
 		have.ips = ips
 	}
@@ -200,16 +214,18 @@ func (a *agent) tell(c *captured) error {
 
 // redirect makes the kernel hold the pod's rules.
 func (a *agent) redirect(ctx context.Context, pod objects.Pod, have *captured, tampered bool) error {
-	ours, err := redirect.Captured(have.ns)
+	ours, err := have.plan.Captured(have.ns)
 	if err != nil {
 		return err
 	}
 	var diff []string
 	if ours {
-		if diff, err = redirect.Differences(have.ns, have.rules); err != nil {
+		var now nft.Generation
+		if diff, now, err = have.plan.Differences(have.ns, have.right); err != nil {
 			return err
 		}
 		if len(diff) == 0 {
+			have.right = now
 			a.cutPast(have)
 			return nil
 		}
@@ -218,7 +234,7 @@ func (a *agent) redirect(ctx context.Context, pod objects.Pod, have *captured, t
 			return err
 		}
 	}
-	if err := redirect.Apply(have.ns, have.rules); err != nil {
+	if have.right, err = have.plan.Apply(have.ns); err != nil {
 		return err
 	}
 	ended := 0

@@ -106,7 +106,7 @@ func New(c Config) (*Node, error) {
 		return nil, err
 	}
 	q := newQueue()
-	a := &agent{conf: c, rules: rules, api: api, probes: &redirect.Probes{}, log: c.Log, queue: q, pods: newPods(), spaces: &spaces{dir: c.NetnsDir}}
+	a := &agent{conf: c, rules: rules, api: api, probes: &redirect.Probes{}, log: c.Log, queue: q, pods: newPods(), spaces: &spaces{dir: c.NetnsDir}, plans: &plans{}}
 	if c.ProcDir != "" {
 		a.spaces.procs, a.spaces.known = procns.New(c.ProcDir), func(uid string) bool { return a.watch.Has(uid) }
 	}

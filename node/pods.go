@@ -6,8 +6,10 @@ import (
 	"time"
 
 	"github.com/ambit-mesh/ambit/linux/netns"
+	"github.com/ambit-mesh/ambit/linux/nft"
 	"github.com/ambit-mesh/ambit/node/internal/capture"
 	"github.com/ambit-mesh/ambit/node/internal/objects"
+	"github.com/ambit-mesh/ambit/node/internal/redirect"
 )
 
 // captured is a pod whose namespace holds our rules. Only who has the pod's lock may touch it.
@@ -16,14 +18,15 @@ type captured struct {
 	ips     []netip.Addr // whose probes are exempt; the API may not know them yet
 	ns      *netns.Namespace
 	options capture.Pod
-	rules   capture.Rules
-	whole   bool      // also at the proxy, exempted and annotated
-	running bool      // its programs may have connections from before
-	seen    bool      // the watch has shown this very pod
-	leaving time.Time // when the next step is due, if it leaves the mesh
-	relaxed bool      // nothing new is captured, as a step of leaving
-	looked  time.Time // when all of it was last found, or made, as it must be
-	cuts    int       // how often to look yet for connections that go past the rules
+	plan    *redirect.Plan
+	right   nft.Generation // in which the tables were as planned; 0: not known
+	whole   bool           // also at the proxy, exempted and annotated
+	running bool           // its programs may have connections from before
+	seen    bool           // the watch has shown this very pod
+	leaving time.Time      // when the next step is due, if it leaves the mesh
+	relaxed bool           // nothing new is captured, as a step of leaving
+	looked  time.Time      // when all of it was last found, or made, as it must be
+	cuts    int            // how often to look yet for connections that go past the rules
 }
 
 // pods are the captured pods of the node, each worked on by one goroutine at a time.

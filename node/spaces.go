@@ -143,13 +143,12 @@ func (s *spaces) readLocked(names []string) {
 		if err != nil {
 			continue // not one, or gone meanwhile
 		}
-		all, err := link.Addrs(ns)
+		all, err := link.IPs(ns)
 		ns.Close()
 		if err != nil {
 			continue
 		}
-		for _, a := range all {
-			ip := a.Prefix.Addr()
+		for _, ip := range all {
 			s.holds[ip] = append(s.holds[ip], name)
 		}
 	}

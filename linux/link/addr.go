@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ambit-mesh/ambit/linux/netns"
+	"github.com/ambit-mesh/ambit/linux/nlsock"
 )
 
 // AddAddr gives an interface an address. IPv6 addresses are usable at once, without duplicate detection.
@@ -41,21 +42,29 @@ type Address struct {
 
 // IPs lists the addresses of all interfaces: what Addrs lists without asking for the interfaces.
 func IPs(ns *netns.Namespace) ([]netip.Addr, error) {
-	var all []netip.Addr
-	err := in(ns, func(h *netlink.Handle) error {
-		addrs, err := h.AddrList(nil, netlink.FAMILY_ALL)
-		if err != nil {
-			return err
-		}
-		for _, a := range addrs {
-			if ip, ok := netip.AddrFromSlice(a.IP); ok {
-				all = append(all, ip.Unmap())
-			}
-		}
-		return nil
+	var m nlsock.Messages
+	m.Begin(unix.RTM_GETADDR, unix.NLM_F_DUMP, make([]byte, unix.SizeofIfAddrmsg)...)
+	var answers []nlsock.Answer
+	err := nlsock.With(ns, unix.NETLINK_ROUTE, func(s *nlsock.Socket) (err error) {
+		answers, err = s.Dump(&m)
+		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list addresses: %w", err)
+	}
+	var all []netip.Addr
+	for _, a := range answers {
+		if len(a.Body) < unix.SizeofIfAddrmsg {
+			continue
+		}
+		attrs := nlsock.Attributes(a.Body[unix.SizeofIfAddrmsg:])
+		own := attrs[unix.IFA_LOCAL] // of a point-to-point interface the other is its peer's
+		if own == nil {
+			own = attrs[unix.IFA_ADDRESS]
+		}
+		if ip, ok := netip.AddrFromSlice(own); ok {
+			all = append(all, ip.Unmap())
+		}
 	}
 	return all, nil
 }

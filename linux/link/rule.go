@@ -1,6 +1,8 @@
 package link
 
 import (
+	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -10,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ambit-mesh/ambit/linux/netns"
+	"github.com/ambit-mesh/ambit/linux/nlsock"
 )
 
 // Rule sends packets to a routing table of their own: those that carry a mark, go to some addresses, or came in by an
@@ -47,32 +50,60 @@ func (r Rule) String() string {
 	return fmt.Sprintf("%s pref %d lookup %d", s, r.Priority, r.Table)
 }
 
-func (r Rule) kernel() *netlink.Rule {
-	nr := netlink.NewRule()
-	nr.Family = r.family()
-	nr.Priority, nr.Table, nr.IifName = r.Priority, r.Table, r.In
-	if r.Mask != 0 {
-		nr.Mark, nr.Mask = r.Mark, new(r.Mask)
-	}
+// Of linux/fib_rules.h.
+const (
+	ruleHeader = 12 // struct fib_rule_hdr
+	toTable    = 1  // FR_ACT_TO_TBL
+)
+
+// write adds a message about the rule.
+func (r Rule) write(m *nlsock.Messages, kind, flags uint16) {
+	bits := 0
 	if r.To.IsValid() {
-		nr.Dst = ipNet(r.To)
+		bits = r.To.Bits()
 	}
-	return nr
+	m.Begin(kind, flags, byte(r.family()), byte(bits), 0, 0, unix.RT_TABLE_UNSPEC, 0, 0, toTable, 0, 0, 0, 0)
+	if r.To.IsValid() {
+		m.Attr(unix.FRA_DST, r.To.Addr().AsSlice()...)
+	}
+	if r.In != "" {
+		m.Text(unix.FRA_IIFNAME, r.In)
+	}
+	if r.Mask != 0 {
+		m.Uint32(unix.FRA_FWMARK, r.Mark)
+		m.Uint32(unix.FRA_FWMASK, r.Mask)
+	}
+	m.Uint32(unix.FRA_PRIORITY, uint32(r.Priority))
+	m.Uint32(unix.FRA_TABLE, uint32(r.Table))
 }
 
-// ruleOf is what of a kernel's rule a Rule can say.
-func ruleOf(k netlink.Rule, v6 bool) Rule {
-	r := Rule{V6: v6, In: k.IifName, Priority: k.Priority, Table: k.Table}
-	if k.Mask != nil {
-		r.Mark, r.Mask = k.Mark, *k.Mask
-	}
-	if k.Dst != nil {
-		if a, ok := netip.AddrFromSlice(k.Dst.IP); ok {
-			ones, _ := k.Dst.Mask.Size()
-			r.To = netip.PrefixFrom(a.Unmap(), ones)
+// rulesOf lists rules, what of them a Rule can say, of one family or of both.
+func rulesOf(s *nlsock.Socket, family byte) ([]Rule, error) {
+	var m nlsock.Messages
+	m.Begin(unix.RTM_GETRULE, unix.NLM_F_DUMP, append([]byte{family}, make([]byte, ruleHeader-1)...)...)
+	answers, err := s.Dump(&m)
+	var all []Rule
+	for _, a := range answers {
+		if len(a.Body) < ruleHeader || a.Body[0] != unix.AF_INET && a.Body[0] != unix.AF_INET6 {
+			continue
 		}
+		attrs := nlsock.Attributes(a.Body[ruleHeader:])
+		r := Rule{V6: a.Body[0] == unix.AF_INET6, In: string(bytes.TrimRight(attrs[unix.FRA_IIFNAME], "\x00")), Table: tableOf(a.Body[4], attrs[unix.FRA_TABLE])}
+		if v := attrs[unix.FRA_PRIORITY]; len(v) == 4 {
+			r.Priority = int(binary.NativeEndian.Uint32(v))
+		}
+		if mark, mask := attrs[unix.FRA_FWMARK], attrs[unix.FRA_FWMASK]; len(mask) == 4 && binary.NativeEndian.Uint32(mask) != 0 {
+			r.Mask = binary.NativeEndian.Uint32(mask)
+			if len(mark) == 4 {
+				r.Mark = binary.NativeEndian.Uint32(mark)
+			}
+		}
+		if to, ok := netip.AddrFromSlice(attrs[unix.FRA_DST]); ok {
+			r.To = netip.PrefixFrom(to, int(a.Body[1]))
+		}
+		all = append(all, r)
 	}
-	return r
+	return all, err
 }
 
 func (r Rule) family() int {
@@ -83,13 +114,9 @@ func (r Rule) family() int {
 }
 
 // Rules lists the rules of a family.
-func Rules(ns *netns.Namespace, v6 bool) ([]Rule, error) {
-	var all []Rule
-	err := in(ns, func(h *netlink.Handle) error {
-		list, err := h.RuleList(Rule{V6: v6}.family())
-		for _, k := range list {
-			all = append(all, ruleOf(k, v6))
-		}
+func Rules(ns *netns.Namespace, v6 bool) (all []Rule, err error) {
+	err = nlsock.With(ns, unix.NETLINK_ROUTE, func(s *nlsock.Socket) (err error) {
+		all, err = rulesOf(s, byte(Rule{V6: v6}.family()))
 		return err
 	})
 	if err != nil {
@@ -100,7 +127,7 @@ func Rules(ns *netns.Namespace, v6 bool) ([]Rule, error) {
 
 // AddRule adds a rule.
 func AddRule(ns *netns.Namespace, r Rule) error {
-	err := in(ns, func(h *netlink.Handle) error { return h.RuleAdd(r.kernel()) })
+	err := r.tell(ns, unix.RTM_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK)
 	if err != nil && !errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("add rule %s: %w", r, err)
 	}
@@ -109,11 +136,20 @@ func AddRule(ns *netns.Namespace, r Rule) error {
 
 // DeleteRule removes a rule.
 func DeleteRule(ns *netns.Namespace, r Rule) error {
-	err := in(ns, func(h *netlink.Handle) error { return h.RuleDel(r.kernel()) })
+	err := r.tell(ns, unix.RTM_DELRULE, unix.NLM_F_ACK)
 	if err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("delete rule %s: %w", r, err)
 	}
 	return nil
+}
+
+func (r Rule) tell(ns *netns.Namespace, kind, flags uint16) error {
+	var m nlsock.Messages
+	r.write(&m, kind, flags)
+	return nlsock.With(ns, unix.NETLINK_ROUTE, func(s *nlsock.Socket) error {
+		failed, err := s.Do(&m)
+		return errors.Join(append(failed, err)...)
+	})
 }
 
 // HasRule reports whether the rule is there.

@@ -3,6 +3,7 @@ package netns
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"sync"
 
@@ -20,6 +21,7 @@ type Namespace struct {
 
 	mu   sync.Mutex // guards below
 	back *os.File   // where the process runs, once Do has needed it: it is opened for thousands of connections
+	held map[int]io.Closer
 }
 
 // Open opens the namespace that a path names: a bind mount made by Mount, or /proc/<pid>/ns/net.
@@ -124,10 +126,40 @@ func (n *Namespace) home() (*os.File, error) {
 	return n.back, nil
 }
 
+// Hold keeps what works inside the namespace at hand for others, each under its number, until it is released or the handle is
+// closed: to enter a namespace costs more than what is mostly done there.
+func (n *Namespace) Hold(all map[int]io.Closer) (release func()) {
+	n.mu.Lock()
+	before := n.held
+	n.held = all
+	n.mu.Unlock()
+	return func() {
+		n.mu.Lock()
+		n.held = before
+		n.mu.Unlock()
+		closeAll(all)
+	}
+}
+
+// Held is what is kept under a number, nil if nothing is.
+func (n *Namespace) Held(number int) io.Closer {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.held[number]
+}
+
+func closeAll(all map[int]io.Closer) {
+	for _, c := range all {
+		c.Close()
+	}
+}
+
 // Close lets the namespace go.
 func (n *Namespace) Close() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	closeAll(n.held)
+	n.held = nil
 	if n.back != nil {
 		_ = n.back.Close() // read-only descriptor: nothing can be lost
 	}

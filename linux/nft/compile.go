@@ -6,48 +6,71 @@ import (
 	"fmt"
 	"net/netip"
 
-	"github.com/google/nftables"
-	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 )
 
 // program is a table in the kernel's terms.
 type program struct {
-	table  *nftables.Table
+	family byte
+	name   string
 	sets   []kernelSet
 	chains []kernelChain
 }
 
 type kernelSet struct {
-	set      *nftables.Set
-	elements []nftables.SetElement
-	live     bool
+	name            string
+	id              uint32
+	interval, isMap bool
+	key, value      kernelType
+	elements        []element
+	live            bool
+}
+
+// kernelType is a number by which nft(8) knows the type, and its length.
+type kernelType struct{ number, size uint32 }
+
+func integer() kernelType { return kernelType{4, 4} }
+func addrV4() kernelType  { return kernelType{7, 4} }
+func addrV6() kernelType  { return kernelType{8, 16} }
+
+// andPort is an address followed by a port, which fills a register of its own.
+func (t kernelType) andPort() kernelType { return kernelType{t.number<<6 | 13, t.size + 4} }
+
+type element struct {
+	key, value []byte
+	end        bool // of an interval
 }
 
 type kernelChain struct {
-	chain    *nftables.Chain
+	name     string
+	kind     string // "" for one that only jumps reach
+	hook     uint32
+	priority int32
+	policy   uint32
 	rules    [][]expr.Any
 	comments []string
 }
 
-func (t Table) kernel() *nftables.Table {
-	f := [...]nftables.TableFamily{nftables.TableFamilyINet, nftables.TableFamilyIPv4, nftables.TableFamilyIPv6, nftables.TableFamilyBridge}[t.Family]
-	return &nftables.Table{Name: t.Name, Family: f}
+// accepts is the kernel's number of the policy; 0 drops.
+const accepts = 1
+
+func (f Family) kernel() byte {
+	return [...]byte{unix.NFPROTO_INET, unix.NFPROTO_IPV4, unix.NFPROTO_IPV6, unix.NFPROTO_BRIDGE}[f]
 }
 
 // compile translates the table; it fails on what the kernel would refuse with less to say.
 func (t Table) compile() (*program, error) {
-	p := &program{table: t.kernel()}
+	p := &program{family: t.Family.kernel(), name: t.Name}
 	for _, s := range t.Sets {
-		ks, err := p.addrSet(s)
+		ks, err := addrSet(s)
 		if err != nil {
 			return nil, fmt.Errorf("table %s: set %s: %w", t.Name, s.Name, err)
 		}
 		p.add(ks)
 	}
 	for _, c := range t.Chains {
-		kc := kernelChain{chain: c.kernel(p.table)}
+		kc := c.kernel()
 		for i, r := range c.Rules {
 			exprs, err := p.rule(t.Family, r, fmt.Sprintf("targets-%s-%d", c.Name, i))
 			if err != nil {
@@ -61,46 +84,42 @@ func (t Table) compile() (*program, error) {
 	return p, nil
 }
 
-func (c Chain) kernel(t *nftables.Table) *nftables.Chain {
-	k := &nftables.Chain{Name: c.Name, Table: t}
+func (c Chain) kernel() kernelChain {
+	k := kernelChain{name: c.Name}
 	if c.Hook == None {
 		return k
 	}
-	hook := map[Hook]nftables.ChainHook{
+	k.hook = map[Hook]uint32{
 		Prerouting: unix.NF_INET_PRE_ROUTING, Input: unix.NF_INET_LOCAL_IN, Forward: unix.NF_INET_FORWARD,
 		Output: unix.NF_INET_LOCAL_OUT, Postrouting: unix.NF_INET_POST_ROUTING,
 	}[c.Hook]
-	policy := nftables.ChainPolicyAccept
-	if c.Drop {
-		policy = nftables.ChainPolicyDrop
+	k.kind, k.priority = c.Type.String(), int32(c.Priority)
+	if !c.Drop {
+		k.policy = accepts
 	}
-	k.Type, k.Hooknum, k.Policy = nftables.ChainType(c.Type.String()), &hook, &policy
-	k.Priority = new(nftables.ChainPriority(c.Priority))
 	return k
 }
 
 // add numbers the set: rules of the same transaction refer to it by number.
 func (p *program) add(s kernelSet) uint32 {
-	s.set.ID = uint32(len(p.sets) + 1)
+	s.id = uint32(len(p.sets) + 1)
 	p.sets = append(p.sets, s)
-	return s.set.ID
+	return s.id
 }
 
 func (p *program) setID(name string) (uint32, error) {
 	for _, s := range p.sets {
-		if s.set.Name == name {
-			return s.set.ID, nil
+		if s.name == name {
+			return s.id, nil
 		}
 	}
 	return 0, fmt.Errorf("the table has no set %s", name)
 }
 
-func (p *program) addrSet(s Set) (kernelSet, error) {
-	ks := kernelSet{live: s.Live, set: &nftables.Set{
-		Table: p.table, Name: s.Name, KeyType: nftables.TypeIPAddr, Interval: s.Kind.interval(), KeyByteOrder: binaryutil.BigEndian,
-	}}
+func addrSet(s Set) (kernelSet, error) {
+	ks := kernelSet{name: s.Name, live: s.Live, interval: s.Kind.interval(), key: addrV4()}
 	if s.Kind.v6() {
-		ks.set.KeyType = nftables.TypeIP6Addr
+		ks.key = addrV6()
 	}
 	for _, e := range s.Elements {
 		if e.Addr().Is6() != s.Kind.v6() {
@@ -114,9 +133,9 @@ func (p *program) addrSet(s Set) (kernelSet, error) {
 	return ks, nil
 }
 
-func setElements(p netip.Prefix, interval bool) []nftables.SetElement {
+func setElements(p netip.Prefix, interval bool) []element {
 	first := p.Masked().Addr()
-	e := []nftables.SetElement{{Key: first.AsSlice()}}
+	e := []element{{key: first.AsSlice()}}
 	if !interval {
 		return e
 	}
@@ -126,7 +145,7 @@ func setElements(p netip.Prefix, interval bool) []nftables.SetElement {
 	}
 	end, _ := netip.AddrFromSlice(last)
 	if next := end.Next(); next.IsValid() {
-		e = append(e, nftables.SetElement{Key: next.AsSlice(), IntervalEnd: true})
+		e = append(e, element{key: next.AsSlice(), end: true})
 	} // else the interval reaches the end of the address space and needs no end
 	return e
 }
@@ -169,23 +188,17 @@ func (p *program) rule(f Family, r Rule, mapName string) (exprs []expr.Any, err 
 
 // targets makes the map from a random number to an address and port, and the lookup in it.
 func (p *program) targets(a Action, name string, t compiled) expr.Any {
-	addrType := nftables.TypeIPAddr
+	target := addrV4().andPort()
 	if a.family == IPv6 {
-		addrType = nftables.TypeIP6Addr
+		target = addrV6().andPort()
 	}
-	data, err := nftables.ConcatSetType(addrType, nftables.TypeInetService)
-	if err != nil {
-		t.fail(err)
-	}
-	ks := kernelSet{set: &nftables.Set{
-		Table: p.table, Name: name, IsMap: true, KeyType: nftables.TypeInteger, DataType: data, KeyByteOrder: binaryutil.NativeEndian,
-	}}
+	ks := kernelSet{name: name, isMap: true, key: integer(), value: target}
 	for i, to := range a.targets {
 		if familyOf(to.Addr()) != a.family {
 			t.fail(fmt.Errorf("target %s is of another family than the first", to))
 		}
 		value := binary.BigEndian.AppendUint16(to.Addr().AsSlice(), to.Port())
-		ks.elements = append(ks.elements, nftables.SetElement{Key: host32(uint32(i)), Val: append(value, 0, 0)})
+		ks.elements = append(ks.elements, element{key: host32(uint32(i)), value: append(value, 0, 0)})
 	}
 	return &expr.Lookup{SourceRegister: reg, DestRegister: reg, IsDestRegSet: true, SetName: name, SetID: p.add(ks)}
 }

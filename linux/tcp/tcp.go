@@ -10,10 +10,10 @@ import (
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"github.com/ambit-mesh/ambit/linux/netns"
+	"github.com/ambit-mesh/ambit/linux/nlsock"
 )
 
 // Conn is a socket that has, or had until lately, another end, or that waits for one.
@@ -59,25 +59,32 @@ func request(family byte, states uint32, id []byte) []byte {
 	return b
 }
 
-// Conns lists the connections of both families, the proxy's and everybody's.
+// Of linux/inet_diag.h and linux/sock_diag.h.
+const (
+	bothFamilies = 18 // TCPDIAG_GETSOCK, whose request, struct inet_diag_req, knows no family
+	byFamily     = 20 // SOCK_DIAG_BY_FAMILY
+	destroy      = 21 // SOCK_DESTROY
+)
+
+// Conns lists the connections of both families, the proxy's and everybody's. For each list the kernel walks the table of the whole
+// machine, so both families are asked for at once, as only the older of its two questions can.
 func Conns(ns *netns.Namespace) ([]Conn, error) {
 	var states uint32
 	for _, s := range []State{Established, SynSent, synRecv, finWait1, finWait2, closeWait, lastAck, Listen, closing, newSynRecv} {
 		states |= 1 << s
 	}
 	var all []Conn
-	err := netns.Do(ns, func() error {
+	err := nlsock.With(ns, unix.NETLINK_INET_DIAG, func(s *nlsock.Socket) error {
+		old := make([]byte, 4+idLen+8)
+		binary.NativeEndian.PutUint32(old[4+idLen:], states)
+		err := list(s, bothFamilies, old, &all)
+		if err == nil {
+			return nil
+		}
+		all = nil // a kernel that has forgotten it
 		for _, family := range []byte{unix.AF_INET, unix.AF_INET6} {
-			req := nl.NewNetlinkRequest(nl.SOCK_DIAG_BY_FAMILY, unix.NLM_F_DUMP)
-			req.AddRawData(request(family, states, nil))
-			messages, err := req.Execute(unix.NETLINK_INET_DIAG, nl.SOCK_DIAG_BY_FAMILY)
-			if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+			if err := list(s, byFamily, request(family, states, nil), &all); err != nil {
 				return err
-			}
-			for _, m := range messages {
-				if c, ok := parse(m); ok {
-					all = append(all, c)
-				}
 			}
 		}
 		return nil
@@ -86,6 +93,18 @@ func Conns(ns *netns.Namespace) ([]Conn, error) {
 		return nil, fmt.Errorf("list TCP connections: %w", err)
 	}
 	return all, nil
+}
+
+func list(s *nlsock.Socket, kind uint16, question []byte, all *[]Conn) error {
+	var m nlsock.Messages
+	m.Begin(kind, unix.NLM_F_DUMP, question...)
+	answers, err := s.Dump(&m)
+	for _, a := range answers {
+		if c, ok := parse(a.Body); ok {
+			*all = append(*all, c)
+		}
+	}
+	return err
 }
 
 func parse(m []byte) (Conn, bool) {
@@ -117,11 +136,11 @@ func parse(m []byte) (Conn, bool) {
 
 // End ends a connection at once: its program gets an error, and its other end a reset. One that has ended is no error.
 func End(ns *netns.Namespace, c Conn) error {
-	err := netns.Do(ns, func() error {
-		req := nl.NewNetlinkRequest(nl.SOCK_DESTROY, unix.NLM_F_ACK)
-		req.AddRawData(request(c.family, 1<<c.State, c.id))
-		_, err := req.Execute(unix.NETLINK_INET_DIAG, 0)
-		return err
+	var m nlsock.Messages
+	m.Begin(destroy, unix.NLM_F_ACK, request(c.family, 1<<c.State, c.id)...)
+	err := nlsock.With(ns, unix.NETLINK_INET_DIAG, func(s *nlsock.Socket) error {
+		failed, err := s.Do(&m)
+		return errors.Join(append(failed, err)...)
 	})
 	if err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("end connection %s to %s: %w", c.Local, c.Remote, err)
@@ -141,10 +160,10 @@ type Flows map[[2]netip.AddrPort]Flow
 // FlowsOf lists them.
 func FlowsOf(ns *netns.Namespace) (Flows, error) {
 	all := Flows{}
+	if n, err := Tracked(ns); n == 0 {
+		return all, err
+	}
 	err := netns.Do(ns, func() error {
-		if n, err := tracked(); n == 0 {
-			return err
-		}
 		for _, family := range []netlink.InetFamily{unix.AF_INET, unix.AF_INET6} {
 			flows, err := netlink.ConntrackTableList(netlink.ConntrackTable, family)
 			if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
@@ -172,10 +191,10 @@ func (f Flows) Accepted(c Conn) Flow { return f[[2]netip.AddrPort{c.Remote, c.Lo
 
 // Forget drops what the packet filter knows of connections, those that which chooses: their next segment is judged anew.
 func Forget(ns *netns.Namespace, which func(from, to netip.AddrPort, f Flow) bool) error {
+	if n, err := Tracked(ns); n == 0 {
+		return err
+	}
 	err := netns.Do(ns, func() error {
-		if n, err := tracked(); n == 0 {
-			return err
-		}
 		for _, family := range []netlink.InetFamily{unix.AF_INET, unix.AF_INET6} {
 			if _, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, family, filter(which)); err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
 				return err

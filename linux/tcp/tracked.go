@@ -2,9 +2,12 @@ package tcp
 
 import (
 	"encoding/binary"
+	"fmt"
 
-	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"github.com/ambit-mesh/ambit/linux/netns"
+	"github.com/ambit-mesh/ambit/linux/nlsock"
 )
 
 // Of linux/netfilter/nfnetlink_conntrack.h.
@@ -13,25 +16,22 @@ const (
 	globalEntries = 1 // CTA_STATS_GLOBAL_ENTRIES
 )
 
-// tracked is how many connections the packet filter knows in this thread's namespace. To list even none of them the kernel
-// walks the table of the whole machine, which takes milliseconds; the count it has at hand.
-func tracked() (uint32, error) {
-	req := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_CTNETLINK<<8|getStats, unix.NLM_F_ACK) // whose answer ends the list
-	req.AddData(&nl.Nfgenmsg{NfgenFamily: unix.AF_UNSPEC, Version: nl.NFNETLINK_V0})
-	messages, err := req.Execute(unix.NETLINK_NETFILTER, 0)
+// Tracked is how many connections the packet filter of a namespace knows. To list even none of them the kernel walks the table of
+// the whole machine, which takes milliseconds; the count it has at hand.
+func Tracked(ns *netns.Namespace) (int, error) {
+	var m nlsock.Messages
+	m.Begin(unix.NFNL_SUBSYS_CTNETLINK<<8|getStats, unix.NLM_F_ACK, unix.AF_UNSPEC, unix.NFNETLINK_V0, 0, 0)
+	var answers []nlsock.Answer
+	err := nlsock.With(ns, unix.NETLINK_NETFILTER, func(s *nlsock.Socket) (err error) {
+		answers, err = s.Dump(&m)
+		return err
+	})
 	if err != nil {
-		return 0, err
+		return 0, fmt.Errorf("count tracked connections: %w", err)
 	}
-	for _, m := range messages {
-		for b := m[min(nl.SizeofNfgenmsg, len(m)):]; len(b) >= unix.SizeofRtAttr; {
-			n, kind := int(binary.NativeEndian.Uint16(b)), binary.NativeEndian.Uint16(b[2:])
-			if n < unix.SizeofRtAttr || n > len(b) {
-				break
-			}
-			if kind == globalEntries && n >= unix.SizeofRtAttr+4 {
-				return binary.BigEndian.Uint32(b[unix.SizeofRtAttr:]), nil
-			}
-			b = b[min((n+3)&^3, len(b)):]
+	for _, a := range answers {
+		if v := nlsock.Attributes(a.Body[min(4, len(a.Body)):])[globalEntries]; len(v) == 4 {
+			return int(binary.BigEndian.Uint32(v)), nil
 		}
 	}
 	return 1, nil // it does not say: look

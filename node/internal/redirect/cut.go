@@ -3,6 +3,7 @@ package redirect
 import (
 	"errors"
 	"net/netip"
+	"slices"
 
 	"github.com/ambit-mesh/ambit/linux/link"
 	"github.com/ambit-mesh/ambit/linux/netns"
@@ -44,6 +45,9 @@ func CutCaptured(ns *netns.Namespace) (ended []tcp.Conn, err error) {
 // ForgetOld drops what the kernel remembers of a pod's own connections before it is captured: while nothing watched, they may
 // have ended, and one with the same ports would be taken for its predecessor and pass.
 func ForgetOld(ns *netns.Namespace) error {
+	if n, err := tcp.Tracked(ns); n == 0 {
+		return err
+	}
 	pod, err := addresses(ns)
 	if err != nil {
 		return err
@@ -74,14 +78,14 @@ type ends struct {
 }
 
 func look(ns *netns.Namespace) (e ends, conns []tcp.Conn, err error) {
+	all, err := tcp.Conns(ns)
+	if err != nil || !slices.ContainsFunc(all, func(c tcp.Conn) bool { return c.State != tcp.Listen }) {
+		return e, nil, err
+	}
 	if e.pod, err = addresses(ns); err != nil {
 		return e, nil, err
 	}
 	if e.node, err = addresses(nil); err != nil {
-		return e, nil, err
-	}
-	all, err := tcp.Conns(ns)
-	if err != nil {
 		return e, nil, err
 	}
 	e.listening = map[uint16]bool{}

@@ -3,81 +3,98 @@ package redirect
 
 import (
 	"errors"
-	"fmt"
+	"net/netip"
 	"os"
 	"slices"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/ambit-mesh/ambit/linux/link"
 	"github.com/ambit-mesh/ambit/linux/netns"
 	"github.com/ambit-mesh/ambit/linux/nft"
+	"github.com/ambit-mesh/ambit/linux/nlsock"
 	"github.com/ambit-mesh/ambit/node/internal/capture"
 )
 
 // V6 reports whether a namespace has IPv6: the kernel may not know it, or it may be turned off there. Then no packet of it can
 // pass. The packet filter's rules are for both families always; what depends on this is the routing, which then would not be taken.
 func V6(ns *netns.Namespace) (bool, error) {
-	all, err := link.Addrs(ns)
-	return slices.ContainsFunc(all, func(a link.Address) bool { return a.Prefix.Addr().Is6() }), err
+	all, err := link.IPs(ns)
+	return slices.ContainsFunc(all, netip.Addr.Is6), err
+}
+
+// Enter makes everything that follows, until release, one visit to the namespace.
+func Enter(ns *netns.Namespace) (release func(), err error) {
+	return nlsock.Open(ns, unix.NETLINK_ROUTE, unix.NETLINK_NETFILTER, unix.NETLINK_INET_DIAG)
+}
+
+// Plan is the rules of a pod ready for the kernel, the same for all pods of the same options.
+type Plan struct {
+	policy link.Policy
+	tables *nft.Program
+}
+
+// NewPlan makes the plan for rules.
+func NewPlan(r capture.Rules) (*Plan, error) {
+	tables, err := nft.Compile(r.Tables...)
+	return &Plan{policy: link.Policy{Rules: r.Marks, Routes: r.Routes}, tables: tables}, err
 }
 
 // Apply makes a pod's namespace hold exactly the rules. It may be repeated. The policy routes come first:
-// once traffic is redirected everything that redirection needs is there.
-func Apply(ns *netns.Namespace, r capture.Rules) error {
-	for _, o := range r.Routes {
-		if err := link.AddRoute(ns, o); err != nil {
-			return err
-		}
+// once traffic is redirected everything that redirection needs is there. It gives the generation of the tables as Differences
+// does, 0 if it is not known.
+func (p *Plan) Apply(ns *netns.Namespace) (nft.Generation, error) {
+	if err := p.policy.Ensure(ns); err != nil {
+		return 0, err
 	}
-	for _, m := range r.Marks {
-		if err := link.AddRule(ns, m); err != nil {
-			return err
-		}
-	}
-	return nft.Apply(ns, r.Tables...)
+	return p.tables.Apply(ns)
 }
 
-// Differences lists how a pod's namespace differs from the rules; nil if it does not.
+// Differences lists how a pod's namespace differs from the rules; nil if it does not. The tables are not read again if their
+// generation is still the one in which they were right. It gives the present one.
+func (p *Plan) Differences(ns *netns.Namespace, right nft.Generation) (d []string, now nft.Generation, err error) {
+	if now, err = nft.Current(ns); err != nil {
+		return nil, 0, err
+	}
+	if right == 0 || now != right {
+		if d, err = p.tables.Differences(ns); err != nil {
+			return nil, 0, err
+		}
+	}
+	missing, err := p.policy.Missing(ns)
+	return append(d, missing...), now, err
+}
+
+// Captured reports whether a namespace holds any of the plan's tables, whatever is in them. Every plan has the same.
+func (p *Plan) Captured(ns *netns.Namespace) (bool, error) { return p.tables.There(ns) }
+
+// Apply makes a plan and applies it.
+func Apply(ns *netns.Namespace, r capture.Rules) error {
+	p, err := NewPlan(r)
+	if err != nil {
+		return err
+	}
+	_, err = p.Apply(ns)
+	return err
+}
+
+// Differences makes a plan and lists all that differs from it.
 func Differences(ns *netns.Namespace, r capture.Rules) ([]string, error) {
-	var d []string
-	for _, t := range r.Tables {
-		more, err := nft.Compare(ns, t)
-		if err != nil {
-			return nil, err
-		}
-		for _, line := range more {
-			d = append(d, t.Name+": "+line)
-		}
+	p, err := NewPlan(r)
+	if err != nil {
+		return nil, err
 	}
-	for _, m := range r.Marks {
-		there, err := link.HasRule(ns, m)
-		if err != nil {
-			return nil, err
-		}
-		if !there {
-			d = append(d, fmt.Sprintf("missing: rule %s", m))
-		}
-	}
-	for _, o := range r.Routes {
-		there, err := link.HasRoute(ns, o)
-		if err != nil {
-			return nil, err
-		}
-		if !there {
-			d = append(d, fmt.Sprintf("missing: route %s", o))
-		}
-	}
-	return d, nil
+	d, _, err := p.Differences(ns, 0)
+	return d, err
 }
 
 // Captured reports whether a namespace holds any of a captured pod's tables.
 func Captured(ns *netns.Namespace) (bool, error) {
-	for _, t := range capture.For(capture.Pod{}).Tables {
-		l, err := nft.List(ns, t)
-		if err != nil || l != nil {
-			return l != nil, err
-		}
+	p, err := NewPlan(capture.For(capture.Pod{}))
+	if err != nil {
+		return false, err
 	}
-	return false, nil
+	return p.Captured(ns)
 }
 
 // Relax stops the redirection of new connections. Those that are redirected already go on: the kernel translates them only
