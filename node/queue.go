@@ -15,8 +15,8 @@ const (
 	retryMax = 15 * time.Second
 )
 
-// workers is how many pods are worked on at once.
-const workers = 4
+// workers is how many pods are worked on at once: most of the time of each is the API server's and the node proxy's.
+const workers = 8
 
 // queue holds pods to look at, each once, and those that failed until their next try.
 type queue struct {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/ambit-mesh/ambit/linux/link"
 	"github.com/ambit-mesh/ambit/linux/netns"
@@ -14,17 +15,30 @@ import (
 // CutPast ends the connections of a captured pod that go past the proxy: they are from before the rules. Their programs and
 // the other ends hear of it at once, and what they open next is captured. inboundToo is false for a pod whose inbound
 // connections are not captured. Connections of the node itself, such as probes, go on.
+// What is only just in flight gets the time to end by itself.
 func CutPast(ns *netns.Namespace, inboundToo bool) (ended []tcp.Conn, err error) {
-	e, all, err := look(ns)
-	if err != nil {
+	if ended, err = pastOf(ns, inboundToo); err != nil || len(ended) == 0 {
 		return nil, err
 	}
-	for _, c := range all {
-		if e.past(c, inboundToo) {
-			ended = append(ended, c)
-		}
+	time.Sleep(settle)
+	if ended, err = pastOf(ns, inboundToo); err != nil {
+		return nil, err
 	}
 	return ended, end(ns, ended)
+}
+
+// settle is longer than a request takes that was sent just before the rules came, and shorter than anybody who labels a pod
+// notices.
+const settle = 10 * time.Millisecond
+
+func pastOf(ns *netns.Namespace, inboundToo bool) (past []tcp.Conn, err error) {
+	e, all, err := look(ns)
+	for _, c := range all {
+		if e.past(c, inboundToo) {
+			past = append(past, c)
+		}
+	}
+	return past, err
 }
 
 // CutCaptured ends the connections that the proxy has in hand for the pod's applications: once the rules are gone, neither they
