@@ -101,7 +101,7 @@ func (s *Store) toWorkloadLocked(from, w *Workload, r Route) Route {
 	if w.Waypoint != nil && !s.index.is(from, w.Waypoint) {
 		return s.toWaypointLocked(from, w.Waypoint, r)
 	}
-	return direct(from, endpoint{w: w, at: -1}, r.To, r)
+	return direct(from, w, r.To, r)
 }
 
 func (s *Store) toServiceLocked(from *Workload, svc *Service, to netip.AddrPort) Route {
@@ -124,12 +124,28 @@ func (s *Store) toServiceLocked(from *Workload, svc *Service, to netip.AddrPort)
 	if !ok {
 		return r.refuse(why{cause: noEndpoint, detail: s.excludedLocked(svc, to, ordinary)})
 	}
-	return direct(from, e, netip.AddrPortFrom(svc.addressOf(e.w, to.Addr()), target), r)
+	at := svc.addressOf(e.w, to.Addr())
+	w := s.atLocked(e.w, at)
+	if r.Workload = w; w.Problem != "" {
+		return r.refuse(why{cause: badWorkload})
+	}
+	return direct(from, w, netip.AddrPortFrom(at, target), r)
+}
+
+// atLocked is who answers at an endpoint's address. Slices and entries that somebody wrote by hand may name that of a pod,
+// which is then reached as that pod: through its tunnel, with its identity.
+func (s *Store) atLocked(w *Workload, at netip.Addr) *Workload {
+	if w.HBONE || !at.IsValid() {
+		return w
+	}
+	if pod := s.index.workload(address{w.Network, at}); pod != nil && pod.HBONE {
+		return pod
+	}
+	return w
 }
 
 // direct finishes a route to an endpoint without a waypoint.
-func direct(from *Workload, e endpoint, to netip.AddrPort, r Route) Route {
-	w := e.w
+func direct(from, w *Workload, to netip.AddrPort, r Route) Route {
 	r.Workload, r.To, r.Type = w, to, Direct
 	if !to.Addr().IsValid() {
 		r.Resolve = w.Hostname

@@ -111,6 +111,18 @@ func TestRoute(t *testing.T) {
 			name: "a service leads to an endpoint and its target port", all: []*workload.Address{svc("web", "10.96.0.1"), wl("b", "10.0.0.2", serves(9080, "web"))}, to: "10.96.0.1:80",
 			want: Route{Kind: HBONE, Type: Direct, To: netip.MustParseAddrPort("10.0.0.2:9080"), Hop: hopTo("10.0.0.2:15008", "b")}, why: "service ns/web, endpoint c//Pod/ns/b",
 		},
+		{
+			name: "an endpoint written by hand that has a pod's address is the pod", all: []*workload.Address{svc("web", "10.96.0.1"), wl("b", "10.0.0.2"), wl("slice", "10.0.0.2", serves(9080, "web"), plain, func(w *workload.Workload) {
+				w.Uid, w.ServiceAccount, w.NetworkMode = "c/discovery.k8s.io/EndpointSlice/ns/slice/10.0.0.2", "", workload.NetworkMode_HOST_NETWORK
+			})}, to: "10.96.0.1:80",
+			want: Route{Kind: HBONE, Type: Direct, To: netip.MustParseAddrPort("10.0.0.2:9080"), Hop: hopTo("10.0.0.2:15008", "b")}, why: "service ns/web, endpoint c//Pod/ns/b",
+		},
+		{
+			name: "an endpoint written by hand that has no pod's address is reached in plain text", all: []*workload.Address{svc("web", "10.96.0.1"), wl("b", "10.0.0.3"), wl("slice", "10.0.0.2", serves(9080, "web"), plain, func(w *workload.Workload) {
+				w.Uid, w.ServiceAccount, w.NetworkMode = "c/discovery.k8s.io/EndpointSlice/ns/slice/10.0.0.2", "", workload.NetworkMode_HOST_NETWORK
+			})}, to: "10.96.0.1:80",
+			want: Route{Kind: Plaintext, Type: Direct, To: netip.MustParseAddrPort("10.0.0.2:9080")}, why: "service ns/web, endpoint c/discovery.k8s.io/EndpointSlice/ns/slice/10.0.0.2, which has no tunnel",
+		},
 		{name: "a service without endpoints refuses", all: []*workload.Address{svc("web", "10.96.0.1")}, to: "10.96.0.1:80", want: Route{}, why: "no healthy upstream: 10.96.0.1:80: service ns/web has no endpoint"},
 		{name: "a service's port that is not there refuses", all: []*workload.Address{svc("web", "10.96.0.1"), wl("b", "10.0.0.2", serves(9080, "web"))}, to: "10.96.0.1:81", want: Route{}, why: "no healthy upstream: 10.96.0.1:81: service ns/web has 1 endpoint(s): 1 without a port for 81"},
 		{name: "an unhealthy endpoint is not chosen", all: []*workload.Address{svc("web", "10.96.0.1"), wl("b", "10.0.0.2", serves(9080, "web"), sick)}, to: "10.96.0.1:80", want: Route{}, why: "no healthy upstream: 10.96.0.1:80: service ns/web has 1 endpoint(s): 1 unhealthy"},
