@@ -139,6 +139,9 @@ func (k *toKubernetes) install(ctx context.Context, verb string) error {
 	if err != nil {
 		return err
 	}
+	if n := len(did.Left); n > 0 {
+		fmt.Fprintf(out, "  %d definitions of others stay as they are, such as %s\n", n, did.Left[0])
+	}
 	for _, s := range did.Pruned {
 		fmt.Fprintf(out, "  removed %s\n", s)
 	}

@@ -16,7 +16,8 @@ func newUninstall(env Env) *cobra.Command {
 	c := &cobra.Command{
 		Use: "uninstall", Short: "Take the mesh out of a Kubernetes cluster", Args: cobra.NoArgs,
 		Long: "Take the mesh out of a Kubernetes cluster: pods go on, with their traffic as it was before the mesh.\n\n" +
-			"Custom resource definitions, and with them your policies and routes, go only with --purge.",
+			"Custom resource definitions, and with them your policies and routes, and the key of the mesh's certificate authority go only with\n" +
+			"--purge. What others have made stays either way.",
 		Example: "  ambit uninstall -y\n  ambit uninstall --purge",
 		RunE: func(c *cobra.Command, _ []string) error {
 			return k.uninstall(c.Context(), purge)
@@ -24,8 +25,7 @@ func newUninstall(env Env) *cobra.Command {
 	}
 	k.connecting(c)
 	k.waiting(c)
-	c.Flags().StringVarP(&k.revision, "revision", "r", "", "only this revision of the control plane, with its gateways")
-	c.Flags().BoolVar(&purge, "purge", false, "custom resource definitions and all objects of them too")
+	c.Flags().BoolVar(&purge, "purge", false, "custom resource definitions with all objects of them, and the certificate authority's key, too")
 	return c
 }
 
@@ -36,12 +36,15 @@ func (k *toKubernetes) uninstall(ctx context.Context, purge bool) error {
 	}
 	report := k.report()
 	i := &install.Installer{Cluster: cluster, Report: report, Within: k.within}
-	r, err := i.Removal(ctx, k.revision, purge)
+	r, err := i.Removal(ctx, purge)
 	if err != nil {
 		return err
 	}
 	out := k.env.Out
-	if len(r.Objects)+len(r.Definitions)+len(r.Namespaces) == 0 {
+	for _, s := range r.Stays {
+		fmt.Fprintf(out, "stays: %s\n", s)
+	}
+	if r.Empty() {
 		fmt.Fprintf(out, "Nothing of ambit is on cluster %s (%s).\n", cluster.Context, cluster.Server)
 		return nil
 	}
@@ -49,7 +52,7 @@ func (k *toKubernetes) uninstall(ctx context.Context, purge bool) error {
 	for _, d := range r.Definitions {
 		lost += d.Objects
 	}
-	fmt.Fprintf(out, "Removes %d objects of ambit from cluster %s (%s)", len(r.Objects), cluster.Context, cluster.Server)
+	fmt.Fprintf(out, "Removes %d objects of ambit from cluster %s (%s)", len(r.Objects)+len(r.Written), cluster.Context, cluster.Server)
 	if purge {
 		fmt.Fprintf(out, ", and %d definitions with %d objects of yours:", len(r.Definitions), lost)
 		for _, d := range r.Definitions {

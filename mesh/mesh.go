@@ -70,6 +70,9 @@ const (
 	ClusterID         = "Kubernetes"
 	RootConfigMap     = "istio-ca-root-cert" // key root-cert.pem, in every namespace
 	RootConfigKey     = "root-cert.pem"
+	CASecret          = "istio-ca-secret"   // the authority that the control plane has made
+	CARotationSecret  = "ambit-ca-rotation" // a change of authority that is under way
+	LeaderLease       = "ambit-leader"      // of the control plane that writes
 	TokenAudience     = "istio-ca"
 	TokenPath         = "/var/run/secrets/tokens/istio-token"
 	RootCertPath      = "/var/run/secrets/istio/root-cert.pem"

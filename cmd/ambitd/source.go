@@ -16,9 +16,6 @@ import (
 	"github.com/ambit-mesh/ambit/mesh"
 )
 
-// lease is the name of the Lease of the control plane that writes.
-const lease = "ambit-leader"
-
 // files reads from directories.
 func (o options) files(c *control.Config) error {
 	if o.jwks == "" || o.status == "" {
@@ -57,7 +54,7 @@ func (o options) kubernetes(c *control.Config) error {
 			return fmt.Errorf("find a name to lead under: %w", err)
 		}
 	}
-	c.Leader, err = kube.NewLease(kube.LeaseConfig{REST: rc, Namespace: o.namespace, Name: lease, Identity: name, Log: c.Log})
+	c.Leader, err = kube.NewLease(kube.LeaseConfig{REST: rc, Namespace: o.namespace, Name: mesh.LeaderLease, Identity: name, Log: c.Log})
 	return err
 }
 

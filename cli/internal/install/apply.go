@@ -32,14 +32,29 @@ type Installer struct {
 }
 
 // Result is what an installation did.
-type Result struct{ Changed, Pruned []string }
+type Result struct {
+	Changed, Pruned []string
+	// Left are definitions of others, which stay as they are.
+	Left []string
+}
 
 // Install applies a plan, waits for each component, then removes what an earlier installation has left.
 func (i *Installer) Install(ctx context.Context, p *Plan) (Result, error) {
 	var r Result
+	there, err := i.there(ctx, p)
+	if err != nil {
+		return r, err
+	}
 	for _, step := range p.Steps {
 		for _, o := range step.Objects {
-			changed, err := i.apply(ctx, o)
+			before := there[describe(o)]
+			if k, _, _ := kindOf(o); stays(k, before) {
+				if o.GetKind() == "CustomResourceDefinition" {
+					r.Left = append(r.Left, o.GetName())
+				}
+				continue
+			}
+			changed, err := i.apply(ctx, o, before)
 			if err != nil {
 				return r, fmt.Errorf("%s: %w", step.Name, err)
 			}
@@ -57,19 +72,34 @@ func (i *Installer) Install(ctx context.Context, p *Plan) (Result, error) {
 	return r, err
 }
 
+// there is what a plan's objects are now, by their description. It is an error if one is not ours to change.
+func (i *Installer) there(ctx context.Context, p *Plan) (map[string]*Object, error) {
+	all := map[string]*Object{}
+	var errs []error
+	for _, o := range p.Objects() {
+		k, _, ok := kindOf(o)
+		if !ok {
+			return nil, fmt.Errorf("%s: the chart makes an object of a kind (%s) that this installer does not apply; apply it with kubectl", describe(o), o.GetAPIVersion())
+		}
+		before, err := i.Cluster.get(ctx, k, o.GetNamespace(), o.GetName())
+		switch {
+		case err != nil:
+			return nil, forbidden(err)
+		case before == nil:
+			continue
+		case k.name == "Namespace" && before.GetDeletionTimestamp() != nil:
+			errs = append(errs, fmt.Errorf("namespace %s is being deleted: wait until it is gone (kubectl wait --for=delete namespace/%[1]s), then install again", before.GetName()))
+		case !stays(k, before) && before.GetDeletionTimestamp() == nil:
+			errs = append(errs, foreign(before))
+		}
+		all[describe(o)] = before
+	}
+	return all, errors.Join(errs...)
+}
+
 // apply says whether the object was not so before.
-func (i *Installer) apply(ctx context.Context, o *Object) (bool, error) {
-	k, _, ok := kindOf(o)
-	if !ok {
-		return false, fmt.Errorf("%s: the chart makes an object of a kind (%s) that this installer does not apply; apply it with kubectl", describe(o), o.GetAPIVersion())
-	}
-	before, err := i.Cluster.get(ctx, k, o.GetNamespace(), o.GetName())
-	if err != nil {
-		return false, forbidden(err)
-	}
-	if before != nil && k.name == "Namespace" { // it may be the user's: nothing of it is taken over
-		return false, nil
-	}
+func (i *Installer) apply(ctx context.Context, o, before *Object) (bool, error) {
+	k, _, _ := kindOf(o)
 	after, err := i.Cluster.of(k, o.GetNamespace()).Apply(ctx, o.GetName(), o, metav1.ApplyOptions{FieldManager: manager, Force: true})
 	if err != nil {
 		return false, forbidden(fmt.Errorf("apply %s: %w", describe(o), err))
@@ -115,7 +145,7 @@ func (i *Installer) stale(ctx context.Context, p *Plan) ([]Object, error) {
 	for _, o := range p.Objects() {
 		keep[describe(o)] = true
 	}
-	all, err := i.owned(ctx, p.Revision)
+	all, err := i.owned(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -124,14 +154,11 @@ func (i *Installer) stale(ctx context.Context, p *Plan) ([]Object, error) {
 	}), nil
 }
 
-// owned lists what is ours of a revision, in the order in which it can be removed.
-func (i *Installer) owned(ctx context.Context, revision string) ([]Object, error) {
-	if revision == "" {
-		revision = "default"
-	}
+// owned lists what is ours, in the order in which it can be removed.
+func (i *Installer) owned(ctx context.Context) ([]Object, error) {
 	var all []Object
 	for _, k := range slices.Backward(installable()) {
-		items, err := i.Cluster.list(ctx, k, "", labelManaged+"="+manager+","+labelRevision+"="+revision)
+		items, err := i.Cluster.list(ctx, k, "", labelManaged+"="+manager)
 		if err != nil {
 			return nil, err
 		}
@@ -145,6 +172,10 @@ func (i *Installer) remove(ctx context.Context, o *Object) error {
 	if !ok {
 		return fmt.Errorf("%s: not a kind that we install", describe(o))
 	}
+	return i.removeKind(ctx, k, o)
+}
+
+func (i *Installer) removeKind(ctx context.Context, k kind, o *Object) error {
 	background := metav1.DeletePropagationBackground
 	uid := o.GetUID()
 	err := i.Cluster.of(k, o.GetNamespace()).Delete(ctx, o.GetName(), metav1.DeleteOptions{

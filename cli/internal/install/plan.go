@@ -91,8 +91,10 @@ func Make(from Source, o Options) (*Plan, error) {
 func (p *Plan) render(from Source, spec tree) error {
 	type part struct{ component, chart, name, icon string }
 	for _, c := range []part{
-		{"base", "base", "Istio core", "⛵️"}, {"pilot", "istiod", "Istiod", "🧠"},
-		{"cni", "cni", "CNI", "🪢"}, {"ztunnel", "ztunnel", "Ztunnel", "🔒"},
+		{"base", "base", "Istio core", "⛵️"},
+		{"pilot", "istiod", "Istiod", "🧠"},
+		{"cni", "cni", "CNI", "🪢"},
+		{"ztunnel", "ztunnel", "Ztunnel", "🔒"},
 	} {
 		if on, _ := at(spec, "components", c.component, "enabled").(bool); !on {
 			continue

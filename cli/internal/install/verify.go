@@ -29,21 +29,19 @@ func (i *Installer) Verify(ctx context.Context, p *Plan) error {
 
 // Changes lists what applying a plan would change, as the API server says.
 func (i *Installer) Changes(ctx context.Context, p *Plan) ([]string, error) {
+	there, err := i.there(ctx, p)
+	if err != nil {
+		return nil, err
+	}
 	var all []string
 	for _, o := range p.Objects() {
-		k, _, ok := kindOf(o)
-		if !ok {
-			return nil, fmt.Errorf("%s: not a kind that we install", describe(o))
-		}
-		before, err := i.Cluster.get(ctx, k, o.GetNamespace(), o.GetName())
-		if err != nil {
-			return nil, err
-		}
-		if before == nil {
+		k, _, _ := kindOf(o)
+		before := there[describe(o)]
+		switch {
+		case before == nil:
 			all = append(all, "creates "+describe(o))
 			continue
-		}
-		if k.name == "Namespace" {
+		case stays(k, before):
 			continue
 		}
 		after, err := i.Cluster.of(k, o.GetNamespace()).Apply(ctx, o.GetName(), o, metav1.ApplyOptions{FieldManager: manager, Force: true, DryRun: []string{metav1.DryRunAll}})

@@ -7,10 +7,12 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/ambit-mesh/ambit/mesh"
 )
 
 // RotationSecret holds a rotation that is under way. Removing it ends the rotation at once.
-const RotationSecret = "ambit-ca-rotation"
+const RotationSecret = mesh.CARotationSecret
 
 const planKey = "rotation.json"
 

@@ -12,12 +12,14 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/ambit-mesh/ambit/mesh"
 )
 
 // Names of the Secrets that hold an authority, and of the keys in them.
 const (
-	SelfSignedSecret = "istio-ca-secret" // made here
-	PluggedSecret    = "cacerts"         // made by the operator; wins
+	SelfSignedSecret = mesh.CASecret // made here
+	PluggedSecret    = "cacerts"     // made by the operator; wins
 
 	certKey  = "ca-cert.pem"
 	keyKey   = "ca-key.pem"
