@@ -4,14 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"path"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/spf13/cobra"
 
 	"github.com/ambit-mesh/ambit/cli/internal/analyze"
 	"github.com/ambit-mesh/ambit/control/source/kinds"
+	"github.com/ambit-mesh/ambit/local/client"
 	"github.com/ambit-mesh/ambit/local/table"
 )
 
@@ -134,15 +137,14 @@ func (l *look) gather(ctx context.Context, f analyzeFlags, args []string) (analy
 	}
 	in := analyze.Input{Live: f.kube}
 	if f.kube {
-		for _, k := range kinds.All() {
-			objects, err := l.mesh().List(ctx, k, "", "")
-			if err != nil {
-				return in, nil, fmt.Errorf("list %s: %w", k.Plural, err)
-			}
-			for _, o := range objects {
-				add(kinds.Located{Object: o})
-			}
+		objects, unseen, err := l.everything(ctx)
+		if err != nil {
+			return in, nil, err
 		}
+		for _, o := range objects {
+			add(kinds.Located{Object: o})
+		}
+		in.Unseen = unseen
 		if l.namespace != "" && !f.all {
 			if err := l.namespaceExists(ctx, l.namespace); err != nil {
 				return in, nil, err
@@ -173,6 +175,39 @@ func (l *look) gather(ctx context.Context, f analyzeFlags, args []string) (analy
 		in.Objects = append(in.Objects, o)
 	}
 	return in, unread, nil
+}
+
+// everything lists what has a say in findings, many kinds at a time, and names the kinds that this user may not see and
+// that can be done without.
+func (l *look) everything(ctx context.Context) (all []kinds.Object, unseen []string, err error) {
+	needed := slices.DeleteFunc(kinds.All(), func(k kinds.Kind) bool { return !analyze.Reads(k) })
+	lists, errs := make([][]kinds.Object, len(needed)), make([]error, len(needed))
+	m, room := l.mesh(), make(chan struct{}, 8)
+	var asked sync.WaitGroup
+	for i, k := range needed {
+		room <- struct{}{}
+		asked.Go(func() {
+			defer func() { <-room }()
+			lists[i], errs[i] = m.List(ctx, k, "", "")
+		})
+	}
+	asked.Wait()
+	var failed []error
+	for i, k := range needed {
+		var refused *client.StatusError
+		switch err := errs[i]; {
+		case err == nil:
+			all = append(all, slices.DeleteFunc(lists[i], func(o kinds.Object) bool { return !analyze.Matters(o) })...)
+		case errors.As(err, &refused) && refused.Code == http.StatusForbidden && (k.Kind == "Secret" || k.Kind == "ServiceAccount"):
+			unseen = append(unseen, k.Kind)
+			fmt.Fprintf(l.env.Err, "Warning: you may not list %s: findings about them are left out\n", k.Plural)
+		default:
+			if failed = append(failed, fmt.Errorf("list %s: %w", k.Plural, err)); refused == nil {
+				return nil, nil, failed[0] // the others say the same of a server that does not answer
+			}
+		}
+	}
+	return all, unseen, errors.Join(failed...)
 }
 
 // read decodes a text; with lenient, kinds that are not of the mesh are left out.

@@ -76,7 +76,7 @@ func (l *look) bugReport(ctx context.Context, f reportFlags) (err error) {
 			_ = os.Remove(f.file) // half of one misleads
 		}
 	}()
-	r := reporter{look: l, flags: f, archive: a, api: client.New(l.state)}
+	r := reporter{look: l, flags: f, archive: a, api: client.New(l.at.state)}
 	if err := r.collect(ctx); err != nil {
 		return joined(err, a.close(), out.Close())
 	}

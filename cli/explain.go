@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
@@ -129,7 +128,7 @@ func (l *look) explain(ctx context.Context, from, to string) (*explanation, erro
 func (l *look) fromPod(ctx context.Context, e *explanation, pod *corev1.Pod, dialled string) error {
 	e.From, e.Node = pod.Namespace+"/"+pod.Name, pod.Spec.NodeName
 	if e.Node == "" {
-		return fmt.Errorf("pod %s is on no node yet: see `ambit local describe pod %s -n %s`", e.From, pod.Name, pod.Namespace)
+		return fmt.Errorf("pod %s is on no node yet: see %s", e.From, l.see("describe pod -n", pod.Namespace, pod.Name))
 	}
 	q := url.Values{"from": {e.From}, "to": {dialled}}
 	if err := l.ask(ctx, e.Node, q, &e.Outbound); err != nil {
@@ -189,9 +188,9 @@ func (l *look) ask(ctx context.Context, node string, q url.Values, into any) err
 	if err != nil {
 		return fmt.Errorf("ztunnel of node %s: %w", node, err)
 	}
-	b, err := l.mesh().Pod(ctx, http.MethodGet, z[0].Namespace, z[0].Name, l.adminPort, "/explain?"+q.Encode())
+	b, err := l.page(ctx, z[0], l.adminPort, "/explain?"+q.Encode())
 	if err != nil {
-		return fmt.Errorf("%s: %w", z[0].Name, err)
+		return err
 	}
 	if err := json.Unmarshal(b, into); err != nil {
 		return fmt.Errorf("answer of %s: %w", z[0].Name, err)

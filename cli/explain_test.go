@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"testing"
 	"time"
@@ -14,6 +16,7 @@ import (
 
 	"github.com/ambit-mesh/ambit/api/explain"
 	"github.com/ambit-mesh/ambit/control/source/kinds"
+	"github.com/ambit-mesh/ambit/local/client"
 )
 
 // fakeMesh holds objects by "kind namespace/name", and answers of pods by "pod path".
@@ -48,6 +51,10 @@ func (m *fakeMesh) Pod(_ context.Context, _, _, pod string, _ int, path string) 
 	return json.Marshal(a)
 }
 
+func (m *fakeMesh) Logs(context.Context, string, string, client.LogOptions) (io.ReadCloser, error) {
+	return nil, errors.New("no logs")
+}
+
 func newFakeMesh() *fakeMesh {
 	pod := func(namespace, name, node, ip string, labels map[string]string) kinds.Object {
 		return &corev1.Pod{
@@ -72,7 +79,8 @@ func explained(t *testing.T, m *fakeMesh, args ...string) string {
 	t.Helper()
 	var out bytes.Buffer
 	l := newLook(Env{Out: &out})
-	l.mesh, l.namespace = func() reach { return m }, "default"
+	l.namespace = "default"
+	l.settled.Do(func() { l.at = site{reach: m} })
 	e, err := l.explain(t.Context(), args[0], args[1])
 	if err != nil {
 		t.Fatal(err)
@@ -146,7 +154,7 @@ func TestLastFailuresOfAllNodes(t *testing.T) {
 	}
 	var out bytes.Buffer
 	l := newLook(Env{Out: &out})
-	l.mesh = func() reach { return m }
+	l.settled.Do(func() { l.at = site{reach: m} })
 	if err := l.explainLast(t.Context(), 2, ""); err != nil {
 		t.Fatal(err)
 	}

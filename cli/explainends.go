@@ -129,7 +129,7 @@ func (l *look) running(ctx context.Context, namespace, selector, what string) (*
 			return p, nil
 		}
 	}
-	return nil, fmt.Errorf("no pod of %s runs: see `ambit local get pods -n %s`", what, namespace)
+	return nil, fmt.Errorf("no pod of %s runs: see %s", what, l.see("get pods -n", namespace))
 }
 
 // target is the address and port, or the host name of the mesh and port, that TO means; note says what was assumed.

@@ -6,11 +6,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
 	"time"
+
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/ambit-mesh/ambit/api/explain"
 	"github.com/ambit-mesh/ambit/local/table"
@@ -25,30 +26,32 @@ func (l *look) explainLast(ctx context.Context, n int, output string) error {
 	if err != nil {
 		return err
 	}
+	answers := askEach(pods, func(p *corev1.Pod) (some []explain.Failure, err error) {
+		b, err := l.page(ctx, p, l.adminPort, "/last?"+url.Values{"n": {strconv.Itoa(n)}}.Encode())
+		if err == nil {
+			if err = json.Unmarshal(b, &some); err != nil {
+				err = fmt.Errorf("answer of %s: %w", p.Name, err)
+			}
+		}
+		return some, err
+	})
 	var all []explain.Failure
-	for _, p := range pods {
-		b, err := l.mesh().Pod(ctx, http.MethodGet, p.Namespace, p.Name, l.adminPort, "/last?"+url.Values{"n": {strconv.Itoa(n)}}.Encode())
-		if err != nil {
-			return fmt.Errorf("%s: %w", p.Name, err)
-		}
-		var some []explain.Failure
-		if err := json.Unmarshal(b, &some); err != nil {
-			return fmt.Errorf("answer of %s: %w", p.Name, err)
-		}
-		all = append(all, some...)
+	for _, a := range answers {
+		all = append(all, a.value...)
 	}
+	failed := failures(answers)
 	slices.SortStableFunc(all, func(a, b explain.Failure) int { return a.Time.Compare(b.Time) })
 	all = all[max(0, len(all)-n):]
 	if output != "" {
-		return encode(l.env.Out, output, all)
+		return errors.Join(encode(l.env.Out, output, append([]explain.Failure{}, all...)), failed)
 	}
-	if len(all) == 0 {
+	if len(all) == 0 && failed == nil {
 		fmt.Fprintln(l.env.Out, "No connection has failed since the ztunnels started.")
 	}
 	for _, f := range all {
 		fmt.Fprint(l.env.Out, table.Plain(failureText(f)))
 	}
-	return nil
+	return failed
 }
 
 // failureText is a line, and one more for a policy's reason.

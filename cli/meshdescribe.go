@@ -295,7 +295,8 @@ func (l *look) podsBehind(ctx context.Context, s *corev1.Service) ([]*corev1.Pod
 func (l *look) findings(ctx context.Context, p *page, k kinds.Kind, o kinds.Object) error {
 	in, _, err := l.gather(ctx, analyzeFlags{kube: true, all: true}, nil)
 	if err != nil {
-		return err
+		p.say("findings", wary, "not looked for: %v", err)
+		return nil
 	}
 	origin, first := k.Kind+" "+o.GetName()+"."+o.GetNamespace(), true
 	for _, m := range analyze.Run(in) {

@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -141,9 +140,9 @@ func (l *look) gatewayDump(ctx context.Context, name string) (*gdump.Dump, error
 	if err != nil {
 		return nil, err
 	}
-	b, err := l.mesh().Pod(ctx, http.MethodGet, p.Namespace, p.Name, l.adminPort, "/config_dump")
+	b, err := l.page(ctx, p, l.adminPort, "/config_dump")
 	if err != nil {
-		return nil, fmt.Errorf("read the state of %s: %w", p.Name, err)
+		return nil, fmt.Errorf("read the state of a gateway: %w", err)
 	}
 	return gdump.Parse(b)
 }

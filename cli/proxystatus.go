@@ -4,9 +4,9 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
-	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -88,9 +88,9 @@ func newProxyStatus(env Env) *cobra.Command {
 			"proxies run and are not connected. With a proxy's name, each type is told by itself.",
 		Example: "  ambit proxy-status\n  ambit ps ztunnel-x7k2p\n  ambit ps -o json",
 		RunE: func(c *cobra.Command, args []string) error {
-			all, err := l.proxies(c.Context())
-			if err != nil {
-				return err
+			all, silent := l.proxies(c.Context())
+			if len(all) == 0 && silent != nil {
+				return silent
 			}
 			if l.namespace != "" {
 				if err := l.namespaceExists(c.Context(), l.namespace); err != nil {
@@ -105,19 +105,19 @@ func newProxyStatus(env Env) *cobra.Command {
 				}
 				all = slices.DeleteFunc(all, func(x xdsClient) bool { return x.name() != args[0] && x.Caller.Pod != args[0] })
 				if len(all) == 0 {
-					return fmt.Errorf("no proxy %q is connected to the control plane%s; see `ambit proxy-status`", args[0], suggest(args[0], known))
+					return errors.Join(silent, fmt.Errorf("no proxy %q is connected to the control plane%s; see `ambit proxy-status`", args[0], suggest(args[0], known)))
 				}
 			}
 			if output == "json" || output == "yaml" {
-				return encode(env.Out, output, append([]xdsClient{}, all...))
+				return errors.Join(encode(env.Out, output, append([]xdsClient{}, all...)), silent)
 			}
 			if !tabular(output) {
 				return usage("unknown output %q: want short, json or yaml", output)
 			}
 			if len(args) > 0 {
-				return l.tellProxy(all[0])
+				return errors.Join(l.tellProxy(all[0]), silent)
 			}
-			return l.tellProxies(c.Context(), all)
+			return errors.Join(l.tellProxies(c.Context(), all, silent == nil), silent)
 		},
 	}
 	l.flags(c)
@@ -134,45 +134,56 @@ func speaksXDS(p *corev1.Pod) bool {
 	return p.Labels["app"] == "ztunnel" && p.Namespace == systemNamespace || p.Labels["istio"] == "ingressgateway" || p.Labels[mesh.LabelGatewayManaged] != ""
 }
 
-// proxies asks every pod of the control plane who is connected to it.
+// proxies asks every pod of the control plane who is connected to it. The error tells of those that did not answer.
 func (l *look) proxies(ctx context.Context) ([]xdsClient, error) {
-	pods, err := l.podsOf(ctx, istiodPods, "no control plane runs in namespace "+systemNamespace+": see `ambit local get pods -A`")
+	pods, err := l.podsOf(ctx, istiodPods, "control plane")
 	if err != nil {
 		return nil, err
 	}
+	answers := askEach(pods, func(p *corev1.Pod) ([]xdsClient, error) { return l.proxiesOf(ctx, p) })
 	var all []xdsClient
-	for _, p := range pods {
-		b, err := l.mesh().Pod(ctx, http.MethodGet, p.Namespace, p.Name, debugPort, "/debug/syncz")
-		if err != nil {
-			return nil, fmt.Errorf("ask %s for its proxies: %w", p.Name, err)
-		}
-		version, err := l.mesh().Pod(ctx, http.MethodGet, p.Namespace, p.Name, debugPort, "/version")
-		if err != nil {
-			return nil, fmt.Errorf("ask %s for its version: %w", p.Name, err)
-		}
-		var some []xdsClient
-		if err := json.Unmarshal(b, &some); err != nil {
-			return nil, fmt.Errorf("answer of %s: %w", p.Name, err)
-		}
-		for i := range some {
-			some[i].Istiod, some[i].Version = p.Name, strings.TrimSpace(string(version))
-		}
-		all = append(all, some...)
+	for _, a := range answers {
+		all = append(all, a.value...)
 	}
 	slices.SortFunc(all, func(a, b xdsClient) int {
 		return cmp.Or(cmp.Compare(a.Caller.Namespace, b.Caller.Namespace), cmp.Compare(a.name(), b.name()))
 	})
-	return all, nil
+	return all, failures(answers)
 }
 
-func (l *look) tellProxies(ctx context.Context, all []xdsClient) error {
+// proxiesOf asks one pod of the control plane.
+func (l *look) proxiesOf(ctx context.Context, p *corev1.Pod) ([]xdsClient, error) {
+	b, err := l.page(ctx, p, debugPort, "/debug/syncz")
+	if err != nil {
+		return nil, fmt.Errorf("ask the control plane for its proxies: %w", err)
+	}
+	version, err := l.page(ctx, p, debugPort, "/version")
+	if err != nil {
+		return nil, fmt.Errorf("ask the control plane for its version: %w", err)
+	}
+	var some []xdsClient
+	if err := json.Unmarshal(b, &some); err != nil {
+		return nil, fmt.Errorf("answer of %s: %w", p.Name, err)
+	}
+	for i := range some {
+		some[i].Istiod, some[i].Version = p.Name, strings.TrimSpace(string(version))
+	}
+	return some, nil
+}
+
+// tellProxies shows all proxies. Whole says that all of the control plane answered: then who is not among them is not
+// connected.
+func (l *look) tellProxies(ctx context.Context, all []xdsClient, whole bool) error {
 	rows, troubles := statusTable(all, time.Now())
 	if err := table.Align(l.env.Out, rows); err != nil {
 		return err
 	}
-	away, err := l.unconnected(ctx, all)
-	if err != nil {
-		return err
+	var away []string
+	if whole {
+		var err error
+		if away, err = l.unconnected(ctx, all); err != nil {
+			return err
+		}
 	}
 	if troubles = append(troubles, away...); len(troubles) > 0 {
 		fmt.Fprintln(l.env.Out)
@@ -197,7 +208,7 @@ func (l *look) unconnected(ctx context.Context, all []xdsClient) ([]string, erro
 			slices.ContainsFunc(all, func(x xdsClient) bool { return x.Caller.Pod == p.Name && x.Caller.Namespace == p.Namespace }) {
 			continue
 		}
-		away = append(away, fmt.Sprintf("%s.%s on %s is not connected: it works with what it had. See `ambit local logs -n %s %s --tail 20`.", p.Name, p.Namespace, p.Spec.NodeName, p.Namespace, p.Name))
+		away = append(away, fmt.Sprintf("%s.%s on %s is not connected: it works with what it had. See %s.", p.Name, p.Namespace, p.Spec.NodeName, l.see("logs -n", p.Namespace, p.Name, "--tail 20")))
 	}
 	slices.Sort(away)
 	return away, nil

@@ -1,22 +1,23 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"slices"
 	"strings"
+	"sync"
 
-	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/yaml"
 
 	"github.com/ambit-mesh/ambit/cli/internal/zdump"
 	"github.com/ambit-mesh/ambit/control/source/kinds"
-	"github.com/ambit-mesh/ambit/local"
+	"github.com/ambit-mesh/ambit/local/client"
+	"github.com/ambit-mesh/ambit/local/table"
 )
 
 // reach is how commands that look into a mesh get at it: its objects, and the debug servers of its pods.
@@ -25,6 +26,7 @@ type reach interface {
 	List(ctx context.Context, k kinds.Kind, namespace, selector string) ([]kinds.Object, error)
 	// Pod makes a request to a port of a pod's loopback.
 	Pod(ctx context.Context, method, namespace, pod string, port int, path string) ([]byte, error)
+	Logs(ctx context.Context, namespace, pod string, o client.LogOptions) (io.ReadCloser, error)
 }
 
 const (
@@ -36,47 +38,72 @@ const (
 
 // look is what the commands that look into a mesh share.
 type look struct {
-	env              Env
-	state, namespace string
-	adminPort        int
-	mesh             func() reach
+	env       Env
+	namespace string
+	adminPort int
+
+	wish          wish
+	stated        *pflag.Flag // --state
+	settled, told sync.Once
+	at            site // once it is settled
 }
 
-func newLook(env Env) *look {
-	l := &look{env: env}
-	l.mesh = func() reach { return (&scope{state: l.state}).client() }
-	return l
-}
+func newLook(env Env) *look { return &look{env: env} }
 
-// flags adds those by which the mesh is found.
-func (l *look) flags(c *cobra.Command) {
-	c.PersistentFlags().StringVar(&l.state, "state", local.DefaultState(), "directory that holds the local cluster")
-	c.PersistentFlags().IntVar(&l.adminPort, "proxy-admin-port", 15000, "port of a ztunnel's admin server")
-}
-
-// podsOf lists the running pods of the system namespace with a label; without any, missing says what to do.
-func (l *look) podsOf(ctx context.Context, selector, missing string) ([]*corev1.Pod, error) {
-	kind, _ := kinds.Find("pods")
-	objects, err := l.mesh().List(ctx, kind, systemNamespace, selector)
+// podsOf lists the pods of the system namespace with a label that run, those first that are ready; what calls them. Without
+// any it says what there is instead.
+func (l *look) podsOf(ctx context.Context, selector, what string) ([]*corev1.Pod, error) {
+	objects, err := l.mesh().List(ctx, kindNamed("pods"), systemNamespace, selector)
 	if err != nil {
 		return nil, err
 	}
 	var pods []*corev1.Pod
+	var others []string
 	for _, o := range objects {
-		if p, ok := o.(*corev1.Pod); ok && p.Status.Phase == corev1.PodRunning {
+		p, ok := o.(*corev1.Pod)
+		switch {
+		case !ok:
+		case p.Status.Phase == corev1.PodRunning:
 			pods = append(pods, p)
+		default:
+			others = append(others, p.Name+": "+table.PodStatus(p))
 		}
 	}
-	if len(pods) == 0 {
-		return nil, errors.New(missing)
+	switch {
+	case len(pods) > 0:
+	case len(others) > 0:
+		return nil, fmt.Errorf("no %s runs in namespace %s (%s): see %s", what, systemNamespace, strings.Join(others, ", "), l.see("describe pods -n", systemNamespace, "-l", selector))
+	case l.at.state != "":
+		return nil, fmt.Errorf("no %s runs in namespace %s: see %s", what, systemNamespace, l.see("get pods -A"))
+	default:
+		return nil, fmt.Errorf("no %s runs in namespace %s of this cluster: see %s; `ambit install` brings the mesh", what, systemNamespace, l.see("get pods -A"))
 	}
-	slices.SortFunc(pods, func(a, b *corev1.Pod) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(pods, func(a, b *corev1.Pod) int {
+		return cmp.Or(cmp.Compare(rank(a), rank(b)), strings.Compare(a.Name, b.Name))
+	})
 	return pods, nil
+}
+
+// rank orders pods by how likely they are to answer.
+func rank(p *corev1.Pod) int {
+	switch {
+	case p.DeletionTimestamp != nil:
+		return 2
+	case !ready(p):
+		return 1
+	}
+	return 0
+}
+
+func ready(p *corev1.Pod) bool {
+	return slices.ContainsFunc(p.Status.Conditions, func(c corev1.PodCondition) bool {
+		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
+	})
 }
 
 // ztunnels lists them, those of a node or with a name ("name" or "name.namespace") if one is given.
 func (l *look) ztunnels(ctx context.Context, node, name string) ([]*corev1.Pod, error) {
-	pods, err := l.podsOf(ctx, ztunnelPods, "no ztunnel runs in namespace "+systemNamespace+": see `ambit local get pods -A`")
+	pods, err := l.podsOf(ctx, ztunnelPods, "ztunnel")
 	if err != nil {
 		return nil, err
 	}
@@ -97,9 +124,9 @@ func (l *look) ztunnels(ctx context.Context, node, name string) ([]*corev1.Pod, 
 
 // dump reads a ztunnel's whole state.
 func (l *look) dump(ctx context.Context, z *corev1.Pod) (*zdump.Dump, error) {
-	b, err := l.mesh().Pod(ctx, http.MethodGet, z.Namespace, z.Name, l.adminPort, "/config_dump")
+	b, err := l.page(ctx, z, l.adminPort, "/config_dump")
 	if err != nil {
-		return nil, fmt.Errorf("read the state of %s: %w", z.Name, err)
+		return nil, fmt.Errorf("read the state of a ztunnel: %w", err)
 	}
 	return zdump.Parse(b)
 }

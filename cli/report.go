@@ -4,11 +4,12 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -60,8 +61,11 @@ func (r *reporter) collect(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("the report was not finished in %v: %w", r.flags.timeout, err)
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return ctx.Err() // the person does not want it
+	}
+	if ctx.Err() != nil {
+		r.missing = append(r.missing, fmt.Sprintf("all that could not be had in %v: --timeout gives it longer", r.flags.timeout))
 	}
 	return r.archive.add("missing.txt", []byte(strings.Join(r.missing, "\n")+"\n"))
 }
@@ -126,35 +130,61 @@ func (r *reporter) objects(ctx context.Context) error {
 	return nil
 }
 
-func (r *reporter) logs(ctx context.Context) error {
-	for _, p := range r.pods {
-		for _, c := range containersOf(p) {
-			for _, previous := range []bool{false, true} {
-				text, err := r.log(ctx, p, client.LogOptions{Container: c, Previous: previous, Tail: r.flags.tail, Stamps: true})
-				name := p.Namespace + "/" + p.Name + "/" + c
-				if previous {
-					name += ".previous"
-				}
-				if err != nil {
-					if !previous { // most have none
-						r.miss("log of "+name, err)
-					}
-					continue
-				}
-				if len(text) == 0 && previous {
-					continue
-				}
-				if err := r.archive.add("logs/"+name+".log", text); err != nil {
+// text is one file of a report, or why it is not there.
+type text struct {
+	name string
+	body []byte
+	err  error
+}
+
+// eachPod puts the texts of pods into the archive, which are read of some pods at a time.
+func (r *reporter) eachPod(ctx context.Context, pods []*corev1.Pod, texts func(context.Context, *corev1.Pod) []text) error {
+	for some := range slices.Chunk(pods, askedAtOnce) {
+		for _, a := range askEach(some, func(p *corev1.Pod) ([]text, error) { return texts(ctx, p), nil }) {
+			for _, t := range a.value {
+				if t.err != nil {
+					r.miss(t.name, t.err)
+				} else if err := r.archive.add(t.name, t.body); err != nil {
 					return err
 				}
 			}
+		}
+		if ctx.Err() != nil {
+			return nil // told at the end
 		}
 	}
 	return nil
 }
 
+func (r *reporter) logs(ctx context.Context) error {
+	return r.eachPod(ctx, r.pods, func(ctx context.Context, p *corev1.Pod) []text {
+		var all []text
+		for _, c := range containersOf(p) {
+			for _, previous := range []bool{false, true} {
+				if previous && !restarted(p, c) {
+					continue
+				}
+				name := "logs/" + p.Namespace + "/" + p.Name + "/" + c
+				if previous {
+					name += ".previous"
+				}
+				b, err := r.log(ctx, p, client.LogOptions{Container: c, Previous: previous, Tail: r.flags.tail, Stamps: true})
+				all = append(all, text{name + ".log", b, err})
+			}
+		}
+		return all
+	})
+}
+
+// restarted tells whether there was a run of a container before the present one.
+func restarted(p *corev1.Pod, container string) bool {
+	return slices.ContainsFunc(slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses), func(s corev1.ContainerStatus) bool {
+		return s.Name == container && s.RestartCount > 0
+	})
+}
+
 func (r *reporter) log(ctx context.Context, p *corev1.Pod, o client.LogOptions) ([]byte, error) {
-	body, err := r.api.Logs(ctx, p.Namespace, p.Name, o)
+	body, err := r.mesh().Logs(ctx, p.Namespace, p.Name, o)
 	if err != nil {
 		return nil, err
 	}
@@ -164,34 +194,38 @@ func (r *reporter) log(ctx context.Context, p *corev1.Pod, o client.LogOptions) 
 
 // dumps are what the parts of the mesh say of themselves.
 func (r *reporter) dumps(ctx context.Context) error {
-	type page struct {
-		port       int
-		path, file string
-	}
+	var running []*corev1.Pod
 	for _, p := range r.pods {
-		if p.Status.Phase != corev1.PodRunning {
-			continue
+		if p.Status.Phase == corev1.PodRunning && len(r.pages(p)) > 0 {
+			running = append(running, p)
 		}
-		var pages []page
-		switch {
-		case p.Labels["app"] == "istiod" && p.Namespace == systemNamespace:
-			pages = []page{{debugPort, "/debug/syncz", "syncz.json"}, {debugPort, "/metrics", "metrics.txt"}}
-		case p.Labels["app"] == "ztunnel" && p.Namespace == systemNamespace:
-			pages = []page{{r.adminPort, "/config_dump", "config_dump.json"}, {r.adminPort, "/last?n=200", "last.json"}, {15020, "/stats/prometheus", "metrics.txt"}, {r.adminPort, "/debug/pprof/goroutine?debug=1", "goroutines.txt"}}
-		case isGateway(p):
-			pages = []page{{r.adminPort, "/config_dump", "config_dump.json"}, {15020, "/stats/prometheus", "metrics.txt"}}
+	}
+	return r.eachPod(ctx, running, func(ctx context.Context, p *corev1.Pod) []text {
+		var all []text
+		for _, g := range r.pages(p) {
+			b, err := r.page(ctx, p, g.port, g.path)
+			all = append(all, text{"mesh/" + p.Name + "/" + g.file, b, err})
 		}
-		for _, g := range pages {
-			b, err := r.mesh().Pod(ctx, http.MethodGet, p.Namespace, p.Name, g.port, g.path)
-			name := p.Name + "/" + g.file
-			if err != nil {
-				r.miss(name, err)
-				continue
-			}
-			if err := r.archive.add("mesh/"+name, b); err != nil {
-				return err
-			}
-		}
+		return all
+	})
+}
+
+// debugPage is one that a part of the mesh has of itself.
+type debugPage struct {
+	port       int
+	path, file string
+}
+
+func (r *reporter) pages(p *corev1.Pod) []debugPage {
+	switch {
+	case p.Labels["app"] == "istiod" && p.Namespace == systemNamespace:
+		return []debugPage{{debugPort, "/debug/syncz", "syncz.json"}, {debugPort, "/metrics", "metrics.txt"}}
+	case p.Labels["app"] == "ztunnel" && p.Namespace == systemNamespace:
+		return []debugPage{{r.adminPort, "/config_dump", "config_dump.json"}, {r.adminPort, "/last?n=200", "last.json"}, {15020, "/stats/prometheus", "metrics.txt"}, {r.adminPort, "/debug/pprof/goroutine?debug=1", "goroutines.txt"}}
+	case isGateway(p):
+		return []debugPage{{r.adminPort, "/config_dump", "config_dump.json"}, {15020, "/stats/prometheus", "metrics.txt"}}
+	case p.Labels["k8s-app"] == "istio-cni-node" && p.Namespace == systemNamespace:
+		return []debugPage{{debugPort, "/metrics", "metrics.txt"}}
 	}
 	return nil
 }
@@ -211,7 +245,10 @@ func (r *reporter) findings(ctx context.Context) error {
 
 // machine is what only the machine of a local cluster knows.
 func (r *reporter) machine(ctx context.Context) error {
-	for _, path := range []string{filepath.Join(r.state, "cluster.log"), r.state + ".log"} {
+	if r.at.state == "" {
+		return nil // its nodes are objects
+	}
+	for _, path := range []string{filepath.Join(r.at.state, "cluster.log"), r.at.state + ".log"} {
 		b, err := tailOf(path, maxLog)
 		switch {
 		case os.IsNotExist(err):

@@ -1,16 +1,19 @@
 package cli
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
-	"net/http"
 	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/ambit-mesh/ambit/local/table"
 )
 
 // versions are of everything that one can ask.
@@ -24,14 +27,19 @@ type versions struct {
 
 type versionOf struct {
 	Pod     string `json:"pod"`
+	Node    string `json:"node,omitempty"`
 	Version string `json:"version"`
 }
 
 type versionOfProxy struct {
 	Proxy   string `json:"proxy"`
 	Kind    string `json:"kind"`
+	Node    string `json:"node,omitempty"`
 	Version string `json:"version"`
 }
+
+// unknown is the version of a proxy that does not say it.
+const unknown = "unknown"
 
 func newVersion(env Env) *cobra.Command {
 	l := newLook(env)
@@ -39,7 +47,7 @@ func newVersion(env Env) *cobra.Command {
 	var remote, brief bool
 	c := &cobra.Command{
 		Use: "version", Short: "Print the versions of this command, of the control plane and of the proxies", Args: cobra.NoArgs,
-		Example: "  ambit version\n  ambit version --remote=false --short\n  ambit version -o json",
+		Example: "  ambit version\n  ambit version --remote=false --short\n  ambit version -o wide",
 		RunE: func(c *cobra.Command, _ []string) error {
 			v := versions{Client: env.Version}
 			if remote {
@@ -50,27 +58,27 @@ func newVersion(env Env) *cobra.Command {
 			switch output {
 			case "json", "yaml":
 				return encode(env.Out, output, v)
-			case "":
+			case "", "wide":
 			default:
-				return usage("unknown output %q: want json or yaml", output)
+				return usage("unknown output %q: want wide, json or yaml", output)
 			}
 			if brief && !remote {
 				fmt.Fprintln(env.Out, v.Client)
 				return nil
 			}
-			v.tell(env)
-			return nil
+			return v.tell(env, output == "wide")
 		},
 	}
 	l.flags(c)
-	c.Flags().StringVarP(&output, "output", "o", "", "json or yaml")
+	c.Flags().StringVarP(&output, "output", "o", "", "wide (every pod by itself), json or yaml")
 	c.Flags().BoolVar(&remote, "remote", true, "ask the mesh that runs too")
 	c.Flags().BoolVarP(&brief, "short", "s", false, "with --remote=false, the bare version")
-	completeFlag(c, "output", words("json", "yaml"))
+	completeFlag(c, "output", words("wide", "json", "yaml"))
 	return c
 }
 
-func (v versions) tell(env Env) {
+// tell shows how many have which version; pod by pod if wanted, or if they are not all of one.
+func (v versions) tell(env Env, wide bool) error {
 	fmt.Fprintf(env.Out, "client version: %s\n", v.Client)
 	control := map[string]int{}
 	for _, p := range v.ControlPlane {
@@ -94,44 +102,62 @@ func (v versions) tell(env Env) {
 		}
 		fmt.Fprintf(env.Out, "data plane version: %s (%d proxies: %s)\n", version, n, strings.Join(kinds, ", "))
 	}
-	if v.Note != "" {
-		fmt.Fprintln(env.Err, v.Note)
+	if wide || len(control) > 1 || len(proxies) > 1 {
+		rows := [][]string{{"POD", "KIND", "NODE", "VERSION"}}
+		for _, p := range v.ControlPlane {
+			rows = append(rows, []string{p.Pod, "control plane", p.Node, p.Version})
+		}
+		for _, p := range v.DataPlane {
+			rows = append(rows, []string{p.Proxy, p.Kind, p.Node, p.Version})
+		}
+		fmt.Fprintln(env.Out)
+		if err := table.Align(env.Out, rows); err != nil {
+			return err
+		}
 	}
+	if v.Note != "" {
+		fmt.Fprintln(env.Err, table.Plain(v.Note))
+	}
+	return nil
 }
 
-// versions asks the control plane's pods and every proxy; what could be learned before an error stays.
+// versions asks the control plane's pods and every proxy, all at once; what could be learned beside an error stays.
 func (l *look) versions(ctx context.Context, v *versions) error {
-	pods, err := l.podsOf(ctx, istiodPods, "no control plane runs in namespace "+systemNamespace)
+	pods, err := l.podsOf(ctx, istiodPods, "control plane")
 	if err != nil {
 		return err
 	}
-	for _, p := range pods {
-		b, err := l.mesh().Pod(ctx, http.MethodGet, p.Namespace, p.Name, debugPort, "/version")
-		if err != nil {
-			return fmt.Errorf("ask %s for its version: %w", p.Name, err)
-		}
-		v.ControlPlane = append(v.ControlPlane, versionOf{p.Name + "." + p.Namespace, strings.TrimSpace(string(b))})
+	answers := askEach(pods, func(p *corev1.Pod) (string, error) {
+		b, err := l.page(ctx, p, debugPort, "/version")
+		return strings.TrimSpace(string(b)), err
+	})
+	for _, a := range answers {
+		v.ControlPlane = append(v.ControlPlane, versionOf{a.pod.Name + "." + a.pod.Namespace, a.pod.Spec.NodeName, cmp.Or(a.value, unknown)})
 	}
 	objects, err := l.mesh().List(ctx, kindNamed("pods"), "", "")
 	if err != nil {
-		return err
+		return errors.Join(failures(answers), err)
+	}
+	var proxies []*corev1.Pod
+	for _, o := range objects {
+		if p, ok := o.(*corev1.Pod); ok && speaksXDS(p) && p.Status.Phase == corev1.PodRunning {
+			proxies = append(proxies, p)
+		}
 	}
 	build := regexp.MustCompile(`(?m)^istio_build\{[^}]*tag="([^"]*)"`)
-	for _, o := range objects {
-		p, ok := o.(*corev1.Pod)
-		if !ok || !speaksXDS(p) || p.Status.Phase != corev1.PodRunning {
-			continue
+	said := askEach(proxies, func(p *corev1.Pod) (string, error) {
+		b, err := l.page(ctx, p, 15020, "/stats/prometheus")
+		if m := build.FindSubmatch(b); m != nil {
+			return string(m[1]), nil
 		}
-		one := versionOfProxy{Proxy: p.Name + "." + p.Namespace, Kind: "gateway", Version: "unknown"}
-		if p.Labels["app"] == "ztunnel" {
+		return unknown, err
+	})
+	for _, a := range said {
+		one := versionOfProxy{a.pod.Name + "." + a.pod.Namespace, "gateway", a.pod.Spec.NodeName, a.value}
+		if a.pod.Labels["app"] == "ztunnel" {
 			one.Kind = "ztunnel"
-		}
-		if b, err := l.mesh().Pod(ctx, http.MethodGet, p.Namespace, p.Name, 15020, "/stats/prometheus"); err == nil {
-			if m := build.FindSubmatch(b); m != nil {
-				one.Version = string(m[1])
-			}
 		}
 		v.DataPlane = append(v.DataPlane, one)
 	}
-	return nil
+	return errors.Join(failures(answers), failures(said))
 }

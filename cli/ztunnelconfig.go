@@ -66,17 +66,17 @@ func newZtunnelConfig(env Env) *cobra.Command {
 			Example: "  ambit ztunnel-config " + p.name + "\n  ambit zc " + p.name + " " + p.example,
 			RunE: func(c *cobra.Command, args []string) error {
 				d, err := l.readDump(c.Context(), &f, args, p.own)
-				if err != nil {
+				if d == nil {
 					return err
 				}
 				if !tabular(f.output) {
-					return encode(env.Out, f.output, d.Only(p.key, f.Filter))
+					return errors.Join(encode(env.Out, f.output, d.Only(p.key, f.Filter)), err)
 				}
 				t := p.table(d, f.Filter)
 				if len(t) == 1 && f.Filter != (zdump.Filter{Raw: f.Raw}) {
 					fmt.Fprintf(env.Err, "No %s passes the filter; without it there are %d.\n", p.name, len(p.table(d, zdump.Filter{}))-1)
 				}
-				return table.Align(env.Out, t)
+				return errors.Join(table.Align(env.Out, t), err)
 			},
 		}
 		f.add(sub, p.name)
@@ -136,7 +136,8 @@ func (f *zcFlags) check(args []string) error {
 	return nil
 }
 
-// readDump reads the dump that the options and the pod's name mean; all says that without either it is everybody's.
+// readDump reads the dump that the options and the pod's name mean; all says that without either it is everybody's. Of those
+// it is what was to be had, with an error if that is not all.
 func (l *look) readDump(ctx context.Context, f *zcFlags, args []string, all bool) (*zdump.Dump, error) {
 	if err := f.check(args); err != nil {
 		return nil, err
@@ -149,23 +150,40 @@ func (l *look) readDump(ctx context.Context, f *zcFlags, args []string, all bool
 		return nil, err
 	}
 	if !all {
-		pods = pods[:1]
+		return l.firstDump(ctx, pods)
 	}
 	var d *zdump.Dump
-	for _, p := range pods {
-		one, err := l.dump(ctx, p)
+	answers := askEach(pods, func(p *corev1.Pod) (*zdump.Dump, error) { return l.dump(ctx, p) })
+	for _, a := range answers {
 		switch {
-		case err != nil:
-			return nil, err
+		case a.err != nil:
 		case d == nil:
-			d = one
+			d = a.value
 		default:
-			if err := d.Join(one); err != nil {
+			if err := d.Join(a.value); err != nil {
 				return nil, err
 			}
 		}
 	}
-	return d, nil
+	return d, failures(answers)
+}
+
+// firstDump is that of the first ztunnel that answers.
+func (l *look) firstDump(ctx context.Context, pods []*corev1.Pod) (*zdump.Dump, error) {
+	var failed []error
+	for _, p := range pods {
+		d, err := l.dump(ctx, p)
+		if err == nil {
+			for _, f := range failed {
+				fmt.Fprintf(l.env.Err, "Warning: %s; this is what %s on %s knows\n", table.Plain(f.Error()), p.Name, p.Spec.NodeName)
+			}
+			return d, nil
+		}
+		if failed = append(failed, err); ctx.Err() != nil {
+			break
+		}
+	}
+	return nil, errors.Join(failed...)
 }
 
 // dumpOf reads a dump of a file.

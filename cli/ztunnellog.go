@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -69,16 +68,18 @@ func newLogFilter(l *look, c *cobra.Command, pods func(context.Context, []string
 		if err != nil {
 			return err
 		}
-		var failed []error
-		for _, p := range found {
-			b, err := l.mesh().Pod(c.Context(), http.MethodPost, p.Namespace, p.Name, l.adminPort, "/logging?"+q.Encode())
-			if err != nil {
-				failed = append(failed, fmt.Errorf("log filter of %s: %w", p.Name, err))
-				continue
+		answers := askEach(found, func(p *corev1.Pod) ([]byte, error) {
+			return l.call(c.Context(), http.MethodPost, p, l.adminPort, "/logging?"+q.Encode())
+		})
+		for _, a := range answers {
+			if a.err == nil {
+				fmt.Fprintf(l.env.Out, "%s.%s:\n%s\n", a.pod.Name, a.pod.Namespace, strings.TrimSpace(string(a.value)))
 			}
-			fmt.Fprintf(l.env.Out, "%s.%s:\n%s\n", p.Name, p.Namespace, strings.TrimSpace(string(b)))
 		}
-		return errors.Join(failed...)
+		if err := failures(answers); err != nil {
+			return fmt.Errorf("log filter: %w", err)
+		}
+		return nil
 	}
 	c.Flags().StringVar(&level, "level", "", "a level (trace, debug, info, warn, error, off) or a filter such as info,access=debug")
 	c.Flags().BoolVarP(&reset, "reset", "r", false, "go back to the filter that it started with")

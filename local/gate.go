@@ -41,7 +41,7 @@ func (g Gate) Serve(ctx context.Context, opened func(addr string)) error {
 	if err != nil {
 		return fmt.Errorf("open the gate: %w", err)
 	}
-	if err := writeKubeconfig(g.Kubeconfig, l.Addr().String(), pki.RootPEM, secret); err != nil {
+	if err := writeKubeconfig(g.Kubeconfig, g.State, l.Addr().String(), pki.RootPEM, secret); err != nil {
 		return errors.Join(err, l.Close())
 	}
 	opened(l.Addr().String())
@@ -79,21 +79,29 @@ func toSocket(path string) http.Handler {
 	}
 }
 
+// Extension is what a context of a gate's kubeconfig carries besides: the directory of its local cluster, by which ambit
+// itself finds that without the gate.
+const Extension = "ambit-local-cluster"
+
 // writeKubeconfig writes the file by which kubectl finds the gate and proves itself.
-func writeKubeconfig(path, addr string, root []byte, secret string) error {
+func writeKubeconfig(path, state, addr string, root []byte, secret string) error {
 	text := fmt.Sprintf(`apiVersion: v1
 kind: Config
 current-context: ambit
 contexts:
   - name: ambit
-    context: {cluster: ambit, user: ambit, namespace: default}
+    context:
+      cluster: ambit
+      user: ambit
+      namespace: default
+      extensions: [{name: %s, extension: {state: %q}}]
 clusters:
   - name: ambit
     cluster: {server: "https://%s", certificate-authority-data: %s}
 users:
   - name: ambit
     user: {token: %s}
-`, addr, base64.StdEncoding.EncodeToString(root), secret)
+`, Extension, state, addr, base64.StdEncoding.EncodeToString(root), secret)
 	// A file of its own that takes the name: an old one may have other rights, or be a link.
 	f, err := os.CreateTemp(filepath.Dir(path), ".kubeconfig-")
 	if err != nil {

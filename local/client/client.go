@@ -1,4 +1,4 @@
-// Package client talks to a local cluster's API server through its socket.
+// Package client talks to an API server: a local cluster's through its socket, or Kubernetes'.
 package client
 
 import (
@@ -31,18 +31,35 @@ const maxAnswer = 256 << 20
 // Client of one cluster. It holds no connection open between calls.
 type Client struct {
 	http *http.Client
-	dir  string
+	base string
+	// failed words an error of a request that got no answer.
+	failed func(error) error
+	dir    string // of a local cluster
 }
 
-// New makes a client of the cluster whose state is in dir.
+// New makes a client of the local cluster whose state is in dir.
 func New(dir string) *Client {
 	socket := filepath.Join(dir, APISocket)
-	return &Client{dir: dir, http: &http.Client{Transport: &http.Transport{
+	c := &Client{dir: dir, base: "http://cluster", http: &http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
 		},
 		DisableKeepAlives: true,
 	}}}
+	c.failed = func(err error) error {
+		var op *net.OpError
+		if errors.As(err, &op) && op.Op == "dial" {
+			return c.away(err)
+		}
+		return err
+	}
+	return c
+}
+
+// Over makes a client of the Kubernetes API server that h reaches at base; failed words an error of a request that got
+// no answer. What only a local cluster has, such as its machine's processes, is not there.
+func Over(h *http.Client, base string, failed func(error) error) *Client {
+	return &Client{http: h, base: strings.TrimSuffix(base, "/"), failed: failed}
 }
 
 // StatusError is a refusal of the API server.
@@ -199,7 +216,7 @@ func (c *Client) call(ctx context.Context, method, path, contentType string, bod
 }
 
 func (c *Client) send(ctx context.Context, method, path, contentType string, body []byte) (*http.Response, error) {
-	req, err := http.NewRequestWithContext(ctx, method, "http://cluster"+path, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, method, c.base+path, bytes.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
@@ -208,11 +225,7 @@ func (c *Client) send(ctx context.Context, method, path, contentType string, bod
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		var op *net.OpError
-		if errors.As(err, &op) && op.Op == "dial" {
-			return nil, c.away(err)
-		}
-		return nil, err
+		return nil, c.failed(err)
 	}
 	if resp.StatusCode < 300 {
 		return resp, nil

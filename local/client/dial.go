@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"path/filepath"
+	"time"
 )
 
 // Stream is a connection into a pod. Each of its directions ends by itself.
@@ -56,6 +57,16 @@ func (c *Client) DialPod(ctx context.Context, namespace, pod string, port int) (
 		return nil, fmt.Errorf("port %d of pod %s: %w", port, pod, err)
 	}
 	return stream{conn, in}, nil
+}
+
+// Runs tells whether the cluster takes connections of this user.
+func (c *Client) Runs() bool {
+	conn, err := net.DialTimeout("unix", filepath.Join(c.dir, APISocket), time.Second)
+	if err != nil {
+		return false
+	}
+	conn.Close()
+	return true
 }
 
 // away says why the cluster cannot be reached, and what to do.

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strconv"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -19,6 +20,8 @@ type Select struct {
 	Namespace, Name string
 	// Labels and Fields are selectors.
 	Labels, Fields string
+	// Page is how many objects the server is to send at once.
+	Page int
 }
 
 func (s Select) query() url.Values {
@@ -41,22 +44,42 @@ func (s Select) query() url.Values {
 
 // ListAt lists objects, with the version of the cluster's state from which Watch goes on.
 func (c *Client) ListAt(ctx context.Context, k kinds.Kind, s Select) ([]kinds.Object, string, error) {
-	var list struct {
-		Metadata metav1.ListMeta
-		Items    []json.RawMessage
-	}
-	if err := c.call(ctx, http.MethodGet, path(k, s.Namespace, "")+"?"+s.query().Encode(), "", nil, &list); err != nil {
-		return nil, "", err
-	}
-	all := make([]kinds.Object, len(list.Items))
-	for i, raw := range list.Items {
+	var all []kinds.Object
+	version, err := c.Each(ctx, k, s, func(raw json.RawMessage) error {
 		o := k.New()
 		if err := json.Unmarshal(raw, o); err != nil {
-			return nil, "", fmt.Errorf("%s of the API server: %w", k.Kind, err)
+			return fmt.Errorf("%s of the API server: %w", k.Kind, err)
 		}
-		all[i] = typed(k, o)
+		all = append(all, typed(k, o))
+		return nil
+	})
+	return all, version, err
+}
+
+// Each gives f the objects of a list as they come, until it fails.
+func (c *Client) Each(ctx context.Context, k kinds.Kind, s Select, f func(json.RawMessage) error) (version string, err error) {
+	q := s.query()
+	if s.Page > 0 {
+		q.Set("limit", strconv.Itoa(s.Page))
 	}
-	return all, list.Metadata.ResourceVersion, nil
+	for {
+		var list struct {
+			Metadata metav1.ListMeta
+			Items    []json.RawMessage
+		}
+		if err := c.call(ctx, http.MethodGet, path(k, s.Namespace, "")+"?"+q.Encode(), "", nil, &list); err != nil {
+			return "", err
+		}
+		for _, raw := range list.Items {
+			if err := f(raw); err != nil {
+				return "", err
+			}
+		}
+		if list.Metadata.Continue == "" {
+			return list.Metadata.ResourceVersion, nil
+		}
+		q.Set("continue", list.Metadata.Continue)
+	}
 }
 
 // Change is something that became of an object.

@@ -8,6 +8,11 @@ import (
 	"slices"
 	"strings"
 
+	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/ambit-mesh/ambit/control/source/kinds"
 )
 
@@ -82,6 +87,31 @@ type Input struct {
 	Objects []kinds.Located
 	// Live says that the objects are a whole cluster, or files on top of one: then what is not among them does not exist.
 	Live bool
+	// Unseen are kinds of which a cluster did not tell: nothing is said of what is not there of them.
+	Unseen []string
+}
+
+// Reads tells whether objects of a kind of a live cluster have a say in any finding.
+func Reads(k kinds.Kind) bool {
+	switch k.Group {
+	case "":
+		return slices.Contains([]string{"Namespace", "Pod", "Service", "ServiceAccount", "Secret"}, k.Kind)
+	case "apps", "batch", "gateway.networking.k8s.io":
+		return true
+	}
+	return strings.HasSuffix(k.Group, ".istio.io")
+}
+
+// Matters tells whether an object of a live cluster is to be looked at: what a controller made for another that is here,
+// and pods that have ended, are not.
+func Matters(o kinds.Object) bool {
+	switch o := o.(type) {
+	case *corev1.Pod:
+		return o.Status.Phase != corev1.PodSucceeded && o.Status.Phase != corev1.PodFailed
+	case *appsv1.ReplicaSet, *batchv1.Job:
+		return metav1.GetControllerOf(o) == nil
+	}
+	return true
 }
 
 // Check is one search for mistakes.

@@ -66,7 +66,7 @@ func (a *analysis) gatewayPorts(l kinds.Located, g *networkingv1.Gateway, pods [
 
 // credentials wants the certificates that a gateway names to be there, and to be certificates.
 func (a *analysis) credentials(l kinds.Located, g *networkingv1.Gateway, pods []pod) {
-	if len(pods) == 0 {
+	if len(pods) == 0 || slices.Contains(a.unseen, "Secret") {
 		return
 	}
 	namespace := pods[0].namespace

@@ -168,7 +168,7 @@ func (a *analysis) principal(l kinds.Located, path, v string) {
 
 // account wants a service account to exist, where its namespace can be judged.
 func (a *analysis) account(l kinds.Located, path, ns, name string) {
-	if strings.ContainsAny(ns+name, "*") || !a.live || a.accounts[ns+"/"+name] || name == "default" && a.namespaces[ns] != nil {
+	if strings.ContainsAny(ns+name, "*") || !a.live || slices.Contains(a.unseen, "ServiceAccount") || a.accounts[ns+"/"+name] || name == "default" && a.namespaces[ns] != nil {
 		return
 	}
 	var known []string

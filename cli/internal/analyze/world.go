@@ -21,6 +21,7 @@ import (
 // world is what the objects are, found by what others call them.
 type world struct {
 	live       bool
+	unseen     []string
 	all        []kinds.Located
 	namespaces map[string]*corev1.Namespace
 	pods       []pod
@@ -56,7 +57,7 @@ func each[T kinds.Object](a *analysis, f func(kinds.Located, T)) {
 
 func know(in Input) world {
 	w := world{
-		live: in.Live, all: slices.Clone(in.Objects),
+		live: in.Live, unseen: in.Unseen, all: slices.Clone(in.Objects),
 		namespaces: map[string]*corev1.Namespace{}, services: map[string]*corev1.Service{}, entries: map[string]*networkingv1.ServiceEntry{},
 		gateways: map[string]*networkingv1.Gateway{}, waypoints: map[string]*gatewayv1.Gateway{}, secrets: map[string]*corev1.Secret{},
 		accounts: map[string]bool{}, rules: map[string][]string{}, podsBy: map[string][]int{}, servicesIn: map[string][]*corev1.Service{},
