@@ -20,8 +20,8 @@ func TestKubernetes(t *testing.T) {
 	c.Run(t, 1, kube.Scenario{Name: "install", Run: testInstall})
 	c.Mesh(t)
 	c.Run(t, 1, kube.Scenario{Name: "walk-through", Run: testWalkThrough})
-	// Each in a namespace of its own, beside others.
-	c.Run(t, 4)
+	// Each in namespaces of its own, beside others.
+	c.Run(t, 1, kube.Scenario{Name: "pods", Run: testPods})
 	// Each alone: it breaks what others need, or measures.
 	c.Run(t, 1)
 	c.Run(t, 1, kube.Scenario{Name: "uninstall", Run: testUninstall})

@@ -24,6 +24,13 @@ func (c *Cluster) Kubectl(t *testing.T, args ...string) string {
 // Try is kubectl, with what it said, on its error output too.
 func (c *Cluster) Try(args ...string) (string, error) { return c.run("", c.kubectl, args...) }
 
+// Command is kubectl, for a test that talks with it while it runs.
+func (c *Cluster) Command(ctx context.Context, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, c.kubectl, args...)
+	cmd.Dir, cmd.Env = c.root, c.Env()
+	return cmd
+}
+
 // Apply applies objects; more arguments go to kubectl, such as "-n" and a namespace.
 func (c *Cluster) Apply(t *testing.T, yaml string, args ...string) {
 	t.Helper()

@@ -128,7 +128,7 @@ func (w *Watch) read(mark []byte) {
 		case err != nil:
 			continue // EINTR, EAGAIN, and interfaces that go
 		}
-		if s, ok := Parse(buf[:n]); ok {
+		if s, ok := Parse(buf[:n]); ok && !s.From.Addr().IsLoopback() { // what a node says to itself is not on the network
 			w.report.Seen++
 			if bytes.Contains(s.Payload, mark) && len(w.report.Found) < 100 {
 				s.Payload = bytes.Clone(s.Payload)
