@@ -25,9 +25,9 @@ const caLooks = time.Minute
 type authority struct {
 	conf    Config
 	objects *source.Objects
-	changed chan struct{} // coalesced: other roots must be trusted
 
 	mu       sync.Mutex // guards below
+	watchers map[chan struct{}]bool
 	own      *ca.Authority
 	rotation ca.Rotation
 	state    ca.State
@@ -41,7 +41,7 @@ type authority struct {
 }
 
 func newAuthority(c Config, o *source.Objects) *authority {
-	return &authority{conf: c, objects: o, changed: make(chan struct{}, 1), longest: map[string]time.Time{}}
+	return &authority{conf: c, objects: o, watchers: map[chan struct{}]bool{}, longest: map[string]time.Time{}}
 }
 
 // signer signs now; nil while a root is on its way to the proxies and the key of the one before is lost.
@@ -56,6 +56,20 @@ func (a *authority) roots() string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return string(a.state.Roots())
+}
+
+// watch gives a signal now, and whenever other roots must be trusted, until stop.
+func (a *authority) watch() (changed <-chan struct{}, stop func()) {
+	c := make(chan struct{}, 1)
+	signal(c)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.watchers[c] = true
+	return c, func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		delete(a.watchers, c)
+	}
 }
 
 // signed is told of each certificate: the root above it must stay trusted for as long.
@@ -360,7 +374,9 @@ func (a *authority) publishLocked(now time.Time) {
 	was := a.state
 	a.state = a.rotation.At(a.own, now)
 	if string(was.Roots()) != string(a.state.Roots()) {
-		signal(a.changed)
+		for c := range a.watchers {
+			signal(c)
+		}
 	}
 	if was.Phase != "" && was.Phase != a.state.Phase {
 		a.conf.Log.Info("certificate authority", "phase", a.state.Phase, "trusted", len(a.state.Bundle), "until", a.state.Next)

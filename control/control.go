@@ -69,6 +69,12 @@ type Config struct {
 
 	// XDS, Monitor and Ready are where to serve: xDS and CA over TLS, metrics and debug, readiness.
 	XDS, Monitor, Ready net.Listener
+	// Validation is where an API server may ask about objects, over TLS; nil for nowhere.
+	Validation net.Listener
+	// Webhook is how it is told to; nil if that is somebody else's task.
+	Webhook Webhook
+	// Service is the name of the Service in front of us. Default istiod.
+	Service string
 
 	// Mesh is the mesh configuration that the names below are of, to tell of it; nil for none.
 	Mesh *meshconfig.File
@@ -100,6 +106,7 @@ func (c Config) withDefaults() Config {
 	set(&c.TrustDomain, mesh.TrustDomain)
 	set(&c.ClusterDomain, mesh.ClusterDomain)
 	set(&c.ClusterID, mesh.ClusterID)
+	set(&c.Service, mesh.IstiodService)
 	set(&c.Version, "dev")
 	if c.RootDistribute == 0 {
 		c.RootDistribute = ca.Distribute
@@ -132,7 +139,7 @@ func New(c Config) *Control {
 	}, c.NodeAccounts)}
 }
 
-// Run serves until ctx ends. It takes over all three listeners.
+// Run serves until ctx ends. It takes over all listeners.
 func (c *Control) Run(ctx context.Context) error {
 	serving := c.ready.Add("objects and certificate authority")
 	g := lifecycle.NewGroup(ctx)
@@ -141,6 +148,9 @@ func (c *Control) Run(ctx context.Context) error {
 	g.Go("serve", func(ctx context.Context) error {
 		defer c.conf.XDS.Close()
 		defer c.conf.Monitor.Close()
+		if c.conf.Validation != nil {
+			defer c.conf.Validation.Close()
+		}
 		select {
 		case <-c.store.Objects.Pods.Synced():
 		case <-ctx.Done():
@@ -194,6 +204,14 @@ func (c *Control) serve(ctx context.Context, serving func()) error {
 	g.Go("roots", c.leading(func(ctx context.Context) error { return c.distributeRoots(ctx, authority) }))
 	g.Go("what is in force", func(ctx context.Context) error { return force.run(ctx, xds) })
 	g.Go("status", c.leading(func(ctx context.Context) error { return status.Keep(ctx, c.out.Statuses, c.conf.Status, c.conf.Log) }))
+	if c.conf.Validation != nil {
+		g.Go("validation", func(ctx context.Context) error { return c.serveWebhook(ctx, authority) })
+	}
+	if c.conf.Webhook != nil {
+		hook := &webhook{c: c, authority: authority}
+		c.count.watchWebhook(hook.inForce.Load)
+		g.Go("webhook", c.leading(hook.keep))
+	}
 	if c.conf.Leader != nil {
 		g.Go("election", c.conf.Leader.Run)
 	}

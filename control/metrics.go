@@ -23,6 +23,9 @@ type metrics struct {
 	certs                                  map[string]prometheus.Counter // by result of a request
 	requests                               prometheus.Counter
 	results                                *prometheus.CounterVec
+	passed, failed                         *prometheus.CounterVec
+	notReviewed                            prometheus.Counter
+	review                                 prometheus.Histogram
 }
 
 // seconds are bounds from a millisecond to half a minute.
@@ -74,6 +77,7 @@ func newMetrics(version string) *metrics {
 		m.certs[result] = counter(name, "Certificate requests that ended so: "+strings.ReplaceAll(result, "_", " ")+".")
 	}
 	m.results = counters("ambit_ca_requests_total", "Certificate requests by result.", "result")
+	m.newAdmission()
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "istio_build", Help: "Version of this component.", ConstLabels: prometheus.Labels{"component": "pilot", "tag": version},
 	})

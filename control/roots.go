@@ -40,6 +40,8 @@ func (c *Control) distributeRoots(ctx context.Context, a *authority) error {
 		}
 	})
 	defer stopMaps()
+	changed, stopRoots := a.watch()
+	defer stopRoots()
 	written := map[string]time.Time{}
 	again := time.NewTicker(lookAgain)
 	defer again.Stop()
@@ -48,7 +50,7 @@ func (c *Control) distributeRoots(ctx context.Context, a *authority) error {
 		case <-ctx.Done():
 			return nil
 		case <-news:
-		case <-a.changed:
+		case <-changed:
 			clear(written)
 		case <-again.C:
 		}

@@ -3,9 +3,11 @@ package control
 import (
 	"crypto/tls"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/ambit-mesh/ambit/control/internal/ca"
+	"github.com/ambit-mesh/ambit/mesh"
 )
 
 // serving is the certificate that we show, and who signed it.
@@ -32,13 +34,19 @@ func (a *authority) certificate(now time.Time) (*tls.Certificate, error) {
 	if s := a.serving; s.cert != nil && s.by == in && now.Before(s.cert.Leaf.NotBefore.Add(s.cert.Leaf.NotAfter.Sub(s.cert.Leaf.NotBefore)/2)) {
 		return s.cert, nil
 	}
-	ns := a.conf.RootNamespace
-	cert, err := in.Serving([]string{
-		"istiod." + ns + ".svc", "istiod." + ns, "istiod." + ns + ".svc." + a.conf.ClusterDomain, "istiod",
-	}, now)
+	cert, err := in.Serving(a.conf.serverNames(), now)
 	if err != nil {
 		return nil, fmt.Errorf("serving certificate: %w", err)
 	}
 	a.serving = serving{cert, in}
 	return cert, nil
+}
+
+// serverNames are the names under which we are called: that of our Service, and of the one that every mesh has.
+func (c Config) serverNames() (names []string) {
+	for _, service := range slices.Compact([]string{mesh.IstiodService, c.Service}) {
+		at := service + "." + c.RootNamespace
+		names = append(names, at+".svc", at, at+".svc."+c.ClusterDomain, service)
+	}
+	return names
 }

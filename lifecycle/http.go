@@ -2,8 +2,11 @@ package lifecycle
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"net"
 	"net/http"
 	"sync"
@@ -22,6 +25,9 @@ type HTTP struct {
 	// PerHost is how many of them one address may have, so that it cannot take them all; more are closed at once. Default 32,
 	// and no bound for streams.
 	PerHost int
+	// TLS, if not nil, is what connections begin with. Until a request is taken up, what its sender has us hold is no more than
+	// the 64 KiB of a window.
+	TLS *tls.Config
 }
 
 // Serve answers with h on l until ctx ends, and closes l. What is under way then is cut: nothing here is worth waiting for.
@@ -43,7 +49,14 @@ func (b HTTP) Serve(ctx context.Context, l net.Listener, h http.Handler) error {
 	}
 	stop := context.AfterFunc(ctx, func() { _ = s.Close() })
 	defer stop()
-	if err := s.Serve(&fair{Listener: netutil.LimitListener(l, b.Conns), most: b.PerHost, open: map[string]int{}}); !errors.Is(err, http.ErrServerClosed) {
+	bounded := &fair{Listener: netutil.LimitListener(l, b.Conns), most: b.PerHost, open: map[string]int{}}
+	serve := s.Serve
+	if b.TLS != nil {
+		s.TLSConfig, s.ErrorLog = b.TLS, log.New(io.Discard, "", 0) // who does not get through a handshake is no news
+		s.HTTP2 = &http.HTTP2Config{MaxReadFrameSize: 16 << 10, MaxReceiveBufferPerConnection: 64 << 10, MaxReceiveBufferPerStream: 64 << 10}
+		serve = func(l net.Listener) error { return s.ServeTLS(l, "", "") }
+	}
+	if err := serve(bounded); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve %s: %w", l.Addr(), err)
 	}
 	return nil

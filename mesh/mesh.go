@@ -77,6 +77,7 @@ const (
 	TokenPath         = "/var/run/secrets/tokens/istio-token"
 	RootCertPath      = "/var/run/secrets/istio/root-cert.pem"
 	IstiodHost        = "istiod.istio-system.svc"
+	IstiodService     = "istiod"
 	GatewayController = "istio.io/gateway-controller" // as whom the Gateway API's objects know the control plane
 	ZDSSocket         = "/var/run/ztunnel/ztunnel.sock"
 	CNIEventSocket    = "/var/run/istio-cni/pluginevent.sock"

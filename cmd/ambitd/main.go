@@ -63,12 +63,13 @@ type options struct {
 	kubeconfig                                 string
 	pod, namespace                             string // of this process in a cluster
 	meshConfig, trustDomain, domain, clusterID string
-	xds, monitor, ready                        string
+	revision                                   string
+	xds, monitor, ready, webhook               string
 	distribute, overlap                        time.Duration
 }
 
 func run(ctx context.Context, log *slog.Logger, args []string, env func(string) string) error {
-	o := options{pod: env("POD_NAME"), namespace: cmp.Or(env("POD_NAMESPACE"), mesh.SystemNamespace)}
+	o := options{pod: env("POD_NAME"), namespace: cmp.Or(env("POD_NAMESPACE"), mesh.SystemNamespace), revision: env("REVISION")}
 	f := flag.NewFlagSet("ambitd", flag.ContinueOnError)
 	f.StringVar(&o.objects, "objects", "", "directory of YAML to read objects from, in place of a Kubernetes API server")
 	f.StringVar(&o.status, "status", "", "with --objects: directory to write the status of objects to")
@@ -79,6 +80,7 @@ func run(ctx context.Context, log *slog.Logger, args []string, env func(string) 
 	f.StringVar(&o.xds, "xds", ":15012", "address for xDS and certificates, over TLS")
 	f.StringVar(&o.monitor, "monitor", ":15014", "address for metrics and the version")
 	f.StringVar(&o.ready, "ready", ":8080", "address for readiness")
+	f.StringVar(&o.webhook, "webhook", ":15017", "with an API server: address where it may ask about objects, over TLS; empty for nowhere")
 	f.StringVar(&o.trustDomain, "trust-domain", "", "trust domain of the mesh (default: that of the mesh configuration, else "+mesh.TrustDomain+")")
 	f.StringVar(&o.domain, "cluster-domain", mesh.ClusterDomain, "domain of the names of Services")
 	f.StringVar(&o.clusterID, "cluster-id", cmp.Or(env("CLUSTER_ID"), mesh.ClusterID), "name of this cluster")
@@ -118,9 +120,17 @@ func (o options) run(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	for addr, to := range map[string]*net.Listener{o.xds: &c.XDS, o.monitor: &c.Monitor, o.ready: &c.Ready} {
-		if *to, err = net.Listen("tcp", addr); err != nil {
-			return fmt.Errorf("listen on %s: %w", addr, err)
+	type listener struct {
+		addr string
+		to   *net.Listener
+	}
+	listeners := []listener{{o.xds, &c.XDS}, {o.monitor, &c.Monitor}, {o.ready, &c.Ready}}
+	if c.Webhook != nil {
+		listeners = append(listeners, listener{o.webhook, &c.Validation})
+	}
+	for _, l := range listeners {
+		if *l.to, err = net.Listen("tcp", l.addr); err != nil {
+			return fmt.Errorf("listen on %s: %w", l.addr, err)
 		}
 	}
 	g := lifecycle.NewGroup(ctx)

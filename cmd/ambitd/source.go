@@ -48,6 +48,11 @@ func (o options) kubernetes(c *control.Config) error {
 	if c.Callers, err = kube.NewCallers(rc, mesh.TokenAudience); err != nil {
 		return err
 	}
+	if o.webhook != "" {
+		if err := o.validate(rc, c); err != nil {
+			return err
+		}
+	}
 	name := o.pod
 	if name == "" {
 		if name, err = os.Hostname(); err != nil {
@@ -56,6 +61,21 @@ func (o options) kubernetes(c *control.Config) error {
 	}
 	c.Leader, err = kube.NewLease(kube.LeaseConfig{REST: rc, Namespace: o.namespace, Name: mesh.LeaderLease, Identity: name, Log: c.Log})
 	return err
+}
+
+// validate has the API server ask about objects. The names are those of the chart.
+func (o options) validate(rc *rest.Config, c *control.Config) error {
+	hook := kube.WebhookConfig{REST: rc, Name: "istio-validator-" + o.namespace, Namespace: o.namespace}
+	if o.revision != "" && o.revision != "default" {
+		hook.Name, hook.Revision = "istio-validator-"+o.revision+"-"+o.namespace, o.revision
+		c.Service = mesh.IstiodService + "-" + o.revision
+	}
+	w, err := kube.NewWebhook(hook)
+	if err != nil {
+		return err
+	}
+	c.Webhook = w
+	return nil
 }
 
 // api is how to reach the API server.

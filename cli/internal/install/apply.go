@@ -100,6 +100,7 @@ func (i *Installer) there(ctx context.Context, p *Plan) (map[string]*Object, err
 // apply says whether the object was not so before.
 func (i *Installer) apply(ctx context.Context, o, before *Object) (bool, error) {
 	k, _, _ := kindOf(o)
+	o = grown(o, before)
 	after, err := i.Cluster.of(k, o.GetNamespace()).Apply(ctx, o.GetName(), o, metav1.ApplyOptions{FieldManager: manager, Force: true})
 	if err != nil {
 		return false, forbidden(fmt.Errorf("apply %s: %w", describe(o), err))

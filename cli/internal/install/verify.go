@@ -44,6 +44,7 @@ func (i *Installer) Changes(ctx context.Context, p *Plan) ([]string, error) {
 		case stays(k, before):
 			continue
 		}
+		o = grown(o, before)
 		after, err := i.Cluster.of(k, o.GetNamespace()).Apply(ctx, o.GetName(), o, metav1.ApplyOptions{FieldManager: manager, Force: true, DryRun: []string{metav1.DryRunAll}})
 		if err != nil {
 			return nil, forbidden(fmt.Errorf("try %s: %w", describe(o), err))

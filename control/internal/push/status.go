@@ -4,7 +4,6 @@ import (
 	"slices"
 	"strings"
 
-	networkingv1alpha3 "istio.io/api/networking/v1alpha3"
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -99,8 +98,7 @@ func (d *deriver) statuses(needs collection.Collection[status.Need]) collection.
 				}
 			}
 			assigned, _ := collection.Get(r, d.assigned, s.Namespace+"/"+s.Name)
-			st := entry(r, s, "service").OfEntry(assigned, ambient.WiderThanAsked(s.Spec.ExportTo, s.Namespace),
-				s.Spec.Resolution == networkingv1alpha3.ServiceEntry_DYNAMIC_DNS, ambient.Sockets(s))
+			st := ofEntry(entry(r, s, "service"), s, assigned)
 			if len(taken) > 0 {
 				st = st.Overruled(taken)
 			}
@@ -110,7 +108,7 @@ func (d *deriver) statuses(needs collection.Collection[status.Need]) collection.
 			return entry(r, w, "workload"), true
 		}),
 		collection.Map(d.WorkloadGroups, kind, func(_ *collection.Read, g *networkingv1.WorkloadGroup) (status.Status, bool) {
-			return status.OfRouting(g, []string{"machines do not register themselves in this version; write a WorkloadEntry for each, with the labels of the group's template"})
+			return status.OfRouting(g, routing.NotYet(g))
 		}))
 }
 

@@ -62,6 +62,8 @@ func NotYet(o metav1.Object) []string {
 		}
 	case *networkingv1.DestinationRule:
 		why = append(why, unserved(o)...)
+	case *networkingv1.WorkloadGroup:
+		why = append(why, "machines do not register themselves in this version; write a WorkloadEntry for each, with the labels of the group's template")
 	case *securityv1.RequestAuthentication:
 		why = append(why, "tokens of requests are not checked by this version")
 	}

@@ -90,6 +90,16 @@ func OfPolicy(o kinds.Object, r policy.Result) (Status, bool) {
 	return s, true
 }
 
+// Warnings are what an author should know of a status: what of the object is not in force as it is written.
+func (s Status) Warnings() (all []string) {
+	for _, c := range s.Conditions {
+		if !c.True || c.Type == WaypointMissing || c.Reason == policy.Unsupported {
+			all = append(all, c.Message)
+		}
+	}
+	return all
+}
+
 // Tried is the status of a policy that is only tried out.
 func (s Status) Tried() Status {
 	s.Conditions = slices.Clone(s.Conditions)

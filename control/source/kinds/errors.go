@@ -2,7 +2,9 @@ package kinds
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // Problem is one thing wrong with an object: where, what, and how to mend it where that is known.
@@ -27,16 +29,42 @@ func (p Problem) Error() string {
 		b.WriteByte(' ')
 	}
 	if p.Path != "" {
-		b.WriteString(p.Path)
+		b.WriteString(told(p.Path))
 		b.WriteString(": ")
 	}
-	b.WriteString(p.What)
+	b.WriteString(told(p.What))
 	if p.Hint != "" {
 		b.WriteString("; ")
 		b.WriteString(p.Hint)
 	}
 	return b.String()
 }
+
+// longest is how much of a path or a complaint is told: both may hold what somebody wrote.
+const longest = 400
+
+// told is a text of which somebody else may have written parts: not long, on one line, and nothing that a terminal obeys.
+func told(s string) string {
+	if len(s) <= longest && strings.IndexFunc(s, odd) < 0 {
+		return s
+	}
+	var b strings.Builder
+	for _, r := range s {
+		if b.Len() >= longest {
+			b.WriteString("…")
+			break
+		}
+		if odd(r) {
+			quoted := strconv.QuoteRune(r)
+			b.WriteString(quoted[1 : len(quoted)-1])
+			continue
+		}
+		b.WriteRune(r)
+	}
+	return b.String()
+}
+
+func odd(r rune) bool { return r == utf8.RuneError || !strconv.IsPrint(r) }
 
 // Problems are all that is wrong with one file, in the order of its lines.
 type Problems []Problem

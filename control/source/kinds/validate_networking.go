@@ -199,8 +199,9 @@ func (v *validator) serviceEntry(s *networkingv1alpha3.ServiceEntry) {
 	for i, e := range s.Endpoints {
 		path := sub("spec.endpoints", i)
 		v.workloadEntry(path, e)
-		if _, err := netip.ParseAddr(e.GetAddress()); err != nil && s.Resolution == networkingv1alpha3.ServiceEntry_STATIC && e.GetAddress() != "" {
-			v.fail(path+".address", "use resolution DNS for host names", "%q is not an IP address, which resolution STATIC needs", e.GetAddress())
+		a := e.GetAddress()
+		if _, err := netip.ParseAddr(a); err != nil && s.Resolution == networkingv1alpha3.ServiceEntry_STATIC && a != "" && !strings.HasPrefix(a, "unix://") {
+			v.fail(path+".address", "use resolution DNS for host names", "%q is not an IP address, which resolution STATIC needs", a)
 		}
 	}
 }
@@ -208,6 +209,9 @@ func (v *validator) serviceEntry(s *networkingv1alpha3.ServiceEntry) {
 func (v *validator) workloadEntry(path string, e *networkingv1alpha3.WorkloadEntry) {
 	if e.GetAddress() == "" && e.GetNetwork() == "" {
 		v.fail(path, "", "has no address")
+	}
+	if a := e.GetAddress(); a != "" && !strings.HasPrefix(a, "unix://") {
+		v.host(path+".address", a)
 	}
 	for name, n := range e.GetPorts() {
 		v.port(join(path+".ports", name), n)

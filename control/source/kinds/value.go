@@ -39,6 +39,18 @@ func FromValue(o map[string]any) (Object, error) {
 	return out, err
 }
 
+// Check is FromValue, and Validate of what it makes: all that is wrong with an object of an API server.
+func Check(o map[string]any) (Object, error) {
+	out, err := FromValue(o)
+	if err != nil {
+		return nil, err
+	}
+	if ps := Validate(out); len(ps) > 0 {
+		return nil, ps
+	}
+	return out, nil
+}
+
 func (k Kind) typed(o map[string]any) (out Object, err error) {
 	out = k.New()
 	// A marshaller of a foreign package that panics on foreign bytes must not take the process with it.

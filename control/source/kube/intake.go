@@ -80,14 +80,8 @@ func (in *intake) readTree(o *unstructured.Unstructured) (any, error) {
 		return nil, fmt.Errorf("write a %s: %w", in.Kind.Kind, err)
 	}
 	it := &item{Object: o, key: source.Key(o.GetNamespace(), o.GetName()), sum: xxhash.Sum64(data)}
-	it.object, it.why = kinds.FromValue(tree)
-	if it.why == nil {
-		if ps := kinds.Validate(it.object); len(ps) > 0 {
-			it.why = ps
-		}
-	}
-	if it.why != nil {
-		it.object, it.closed = nil, closed(in.Kind, o)
+	if it.object, it.why = kinds.Check(tree); it.why != nil {
+		it.closed = closed(in.Kind, o)
 	}
 	it.Object = &metav1.ObjectMeta{Name: o.GetName(), Namespace: o.GetNamespace(), UID: o.GetUID()}
 	return it, nil
