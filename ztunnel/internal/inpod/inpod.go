@@ -34,10 +34,12 @@ type Config struct {
 	Log    *slog.Logger
 }
 
-// Retry of the connection to the agent, which may be restarting.
+// Retry of the connection to the agent, which may be restarting. New pods of the mesh wait for it, and trying a socket
+// of this machine costs next to nothing: often, but said only now and then.
 const (
 	retryMin = 10 * time.Millisecond
-	retryMax = 5 * time.Second
+	retryMax = 200 * time.Millisecond
+	sayEvery = 10 * time.Second
 )
 
 // Client follows the agent.
@@ -75,16 +77,21 @@ func (c *Client) Pods() []Pod {
 func (c *Client) Run(ctx context.Context) error {
 	defer c.stopAll()
 	retry := retryMin
+	var said time.Time
 	for {
 		began := time.Now()
 		err := c.follow(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}
-		if time.Since(began) > retryMax {
+		lasted := time.Since(began) > retryMax
+		if lasted {
 			retry = retryMin
 		}
-		c.conf.Log.Warn("connection to the node agent ended, will retry", "socket", c.conf.Socket, "error", err, "retry", retry)
+		if lasted || time.Since(said) > sayEvery {
+			c.conf.Log.Warn("no connection to the node agent, trying again", "socket", c.conf.Socket, "error", err)
+			said = time.Now()
+		}
 		t := time.NewTimer(retry)
 		select {
 		case <-ctx.Done():
