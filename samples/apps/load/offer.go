@@ -27,6 +27,8 @@ type Report struct {
 	Long, Lost int
 	LostWhy    map[string]int
 	Silent     int64
+	// FirstLost is when the first of them ended, 0 without one.
+	FirstLost int64
 }
 
 type offer struct {
@@ -183,6 +185,9 @@ func (o *offer) hold(ctx context.Context) {
 	if err != nil {
 		o.report.Lost++
 		o.report.LostWhy[reason(err)]++
+		if o.report.FirstLost == 0 {
+			o.report.FirstLost = time.Now().UnixMilli()
+		}
 	}
 }
 

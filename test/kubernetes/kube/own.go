@@ -129,13 +129,23 @@ func freePort(t *testing.T) string {
 func (c *Cluster) Enter(t *testing.T, node string, args ...string) string {
 	t.Helper()
 	c.NeedsOwn(t)
-	cmd := exec.Command(c.script("enter"), append([]string{node}, args...)...)
-	cmd.Env = append(os.Environ(), "AMBIENT_CLUSTER_STATE="+c.State)
-	out, err := cmd.CombinedOutput()
+	out, err := c.TryEnter(node, args...)
 	if err != nil {
-		t.Fatalf("on %s: %s: %v\n%s", node, strings.Join(args, " "), err, out)
+		t.Fatal(err)
 	}
-	return string(out)
+	return out
+}
+
+// TryEnter is Enter on a cluster whose nodes can be entered, with what the command said.
+func (c *Cluster) TryEnter(node string, args ...string) (string, error) {
+	return c.run("", c.script("enter"), append([]string{node}, args...)...)
+}
+
+// Reboot takes a node's power away and starts it again; see test/cluster/reboot.
+func (c *Cluster) Reboot(t *testing.T, node string) {
+	t.Helper()
+	c.NeedsOwn(t)
+	c.must(t, "", c.script("reboot"), node)
 }
 
 // NeedsOwn skips a scenario on a cluster whose nodes cannot be entered.
