@@ -47,6 +47,10 @@ func run(ctx context.Context, log *slog.Logger, args []string) error {
 	if err != nil {
 		return fmt.Errorf("VERIFY_HOST: want true or false: %w", err)
 	}
+	owned, err := ownedConf()
+	if err != nil {
+		return err
+	}
 	f := flag.NewFlagSet("ambit-node", flag.ContinueOnError)
 	c := node.Config{Log: log}
 	f.StringVar(&c.NodeName, "node-name", os.Getenv("NODE_NAME"), "name of this node ($NODE_NAME)")
@@ -64,7 +68,7 @@ func run(ctx context.Context, log *slog.Logger, args []string) error {
 	f.StringVar(&c.DaemonSet, "daemonset", "istio-cni-node", "daemon set of this agent: if it is gone when the agent is told to end, plugin and rules go too; empty: never")
 	f.StringVar(&c.ProxyAccount, "proxy-service-account", "ztunnel", "service account, in the agent's namespace, of the node proxies that get the pods' traffic")
 	f.BoolVar(&c.DNSCapture, "dns-capture", dnsCapture, "redirect the DNS queries of pods to the node proxy ($AMBIENT_DNS_CAPTURE)")
-	f.StringVar(&c.OwnedConf, "owned-conf", ownedConf(), "file name in the network configuration that is the agent's own, first by name ($ISTIO_OWNED_CNI_CONFIG_FILENAME if $ISTIO_OWNED_CNI_CONFIG)")
+	f.StringVar(&c.OwnedConf, "owned-conf", owned, "file name in the network configuration that is the agent's own, first by name; empty: the plugin is chained into the node's own ($ISTIO_OWNED_CNI_CONFIG_FILENAME, unless $ISTIO_OWNED_CNI_CONFIG is false)")
 	f.StringVar(&c.EnablementSelectors, "enablement-selectors", os.Getenv("AMBIENT_ENABLEMENT_SELECTOR"), "JSON list of {podSelector, namespaceSelector} that are in the mesh, instead of the label istio.io/dataplane-mode ($AMBIENT_ENABLEMENT_SELECTOR)")
 	f.BoolVar(&c.DetectionRetry, "detection-retry", detectionRetry, "let one call of the plugin try for 30s to learn whether a pod is of the mesh ($ENABLE_AMBIENT_DETECTION_RETRY)")
 	f.StringVar(&c.PluginLogLevel, "plugin-log-level", os.Getenv("PLUGIN_LOG_LEVEL"), "debug, info, warn or error ($PLUGIN_LOG_LEVEL)")
@@ -137,12 +141,17 @@ func beside(name string) string {
 	return filepath.Join(filepath.Dir(exe), name)
 }
 
-// ownedConf is the file that Istio's variables name.
-func ownedConf() string {
-	if own, err := strconv.ParseBool(os.Getenv("ISTIO_OWNED_CNI_CONFIG")); err != nil || !own {
-		return ""
+// ownedConf is the file that Istio's variables name. What they turn on there is on here unless it is turned off: a node's network
+// plugin that writes its configuration anew must not take ours out.
+func ownedConf() (string, error) {
+	own, err := strconv.ParseBool(env("ISTIO_OWNED_CNI_CONFIG", "true"))
+	if err != nil {
+		return "", fmt.Errorf("ISTIO_OWNED_CNI_CONFIG: want true or false: %w", err)
 	}
-	return env("ISTIO_OWNED_CNI_CONFIG_FILENAME", "02-istio-cni.conflist")
+	if !own {
+		return "", nil
+	}
+	return env("ISTIO_OWNED_CNI_CONFIG_FILENAME", "02-istio-cni.conflist"), nil
 }
 
 func env(name, otherwise string) string {

@@ -21,9 +21,9 @@ import (
 type Config struct {
 	// Plugin is the binary to install; BinDir and ConfDir are the host's, as this process sees them.
 	Plugin, BinDir, ConfDir string
-	// Owned is a file of ConfDir that holds a copy of the node's own configuration with the plugin chained into it, and that
-	// must be the first by name: after a reboot the node's network plugin may write its own configuration before the agent
-	// runs. Default "": the plugin is chained into the node's own configuration.
+	// Owned is a file of ConfDir that holds a copy of the node's own configuration with the plugin chained into it: after a
+	// reboot the node's network plugin may write its own configuration before the agent runs. It must be the first by name; where
+	// it is not, and by default (""), the plugin is chained into the node's own configuration.
 	Owned string
 	// RunDir is where the plugin finds the agent's sockets, as the host sees it; AgentRunDir is the same as this process
 	// sees it.
@@ -66,7 +66,7 @@ func New(c Config) *Keeper { return &Keeper{conf: c} }
 func (k *Keeper) Installed() bool { return k.installed.Load() }
 
 // plugin is the element that goes into the list.
-func (k *Keeper) plugin() ([]byte, error) {
+func (k *Keeper) plugin(owned bool) ([]byte, error) {
 	p := map[string]any{
 		"type": PluginType, "ambient_enabled": true, "cni_agent_run_dir": k.conf.RunDir,
 		"exclude_namespaces": k.conf.ExcludeNamespaces, "pod_namespace": k.conf.PodNamespace,
@@ -79,6 +79,9 @@ func (k *Keeper) plugin() ([]byte, error) {
 	}
 	if k.conf.LogLevel != "" {
 		p["plugin_log_level"] = k.conf.LogLevel
+	}
+	if owned {
+		p[ownedKey] = k.conf.Owned
 	}
 	return json.Marshal(p)
 }
@@ -155,11 +158,11 @@ const calmWrites = 10
 
 // calm bounds how often a configuration is written again: another program that undoes each change must not keep the node
 // busy, and somebody must hear of it.
-func (k *Keeper) calm() error {
+func (k *Keeper) calm(d dir) error {
 	now := time.Now()
 	if n := len(k.writes); n == calmWrites {
 		if now.Sub(k.writes[0]) < calmWrites*retryAfter && now.Sub(k.writes[n-1]) < retryAfter {
-			return errors.New("another program undoes the plugin's configuration again and again: find out which one writes these files")
+			return undoing(d)
 		}
 		k.writes = k.writes[1:]
 	}

@@ -25,11 +25,11 @@ func (k *Keeper) network(d dir) error {
 	var refused []error
 	for _, n := range names {
 		ext := filepath.Ext(n)
-		if strings.HasPrefix(n, ".") || n == k.conf.Owned || ext != ".conflist" && ext != ".conf" && ext != ".json" {
+		if strings.HasPrefix(n, ".") || n == k.conf.Owned || ext != ".conflist" && ext != ".conf" && ext != ".json" || ownedFile(d, n) {
 			continue
 		}
-		if err := k.chain(d, n); err == nil {
-			return nil
+		if to, err := k.chain(d, n); err == nil {
+			return k.settleOwned(d, names, to)
 		} else if bad := (*unreadableError)(nil); !errors.As(err, &bad) {
 			return err
 		} else {
@@ -48,53 +48,55 @@ type unreadableError struct {
 func (e *unreadableError) Error() string { return e.name + ": " + e.err.Error() }
 func (e *unreadableError) Unwrap() error { return e.err }
 
-func (k *Keeper) chain(d dir, name string) error {
+// chain makes of a configuration one with the plugin in it, and says which file that is.
+func (k *Keeper) chain(d dir, name string) (to string, err error) {
 	have, mode, err := d.read(name)
 	if err != nil {
-		return err
+		return "", err
 	}
 	list, single := have, filepath.Ext(name) != ".conflist"
 	if single {
 		if list, err = List(have); err != nil {
-			return &unreadableError{name, err}
+			return "", &unreadableError{name, err}
 		}
 	}
-	p, err := k.plugin()
+	owned := k.mayOwn(name)
+	p, err := k.plugin(owned)
 	if err != nil {
-		return err
+		return "", err
 	}
 	want, err := Insert(list, p)
 	if err != nil {
-		return &unreadableError{name, err}
+		return "", &unreadableError{name, err}
 	}
-	to := name
+	to = name
 	switch {
-	case k.conf.Owned != "":
+	case owned:
 		to = k.conf.Owned
 	case single:
 		to = strings.TrimSuffix(name, filepath.Ext(name)) + ".conflist"
 	}
-	if to != name && to != k.conf.Owned {
+	if to != name && !owned {
 		if other, _, err := d.read(to); err == nil && bytes.Equal(strip(other), other) {
-			return fmt.Errorf("%s and %s are both there: remove the one that is not used", name, to)
+			return "", fmt.Errorf("%s and %s are both there: remove the one that is not used", name, to)
 		}
 	}
 	if !d.same(to, want, mode) {
-		if err := k.calm(); err != nil {
-			return err
+		if err := k.calm(d); err != nil {
+			return "", err
 		}
 		if err := d.replace(to, bytes.NewReader(want), mode); err != nil {
-			return fmt.Errorf("write %s: %w", to, err)
+			return "", fmt.Errorf("write %s: %w", to, err)
 		}
 		k.conf.Log.Info("plugin chained into the node's network configuration", "file", filepath.Join(d.Name(), to))
 	}
-	if single && k.conf.Owned == "" { // or a runtime would go on using it: it comes first by name
+	if single && !owned { // or a runtime would go on using it: it comes first by name
 		if err := d.Rename(name, name+saved); err != nil {
-			return fmt.Errorf("put %s aside: %w", name, err)
+			return "", fmt.Errorf("put %s aside: %w", name, err)
 		}
-		return d.sync()
+		return to, d.sync()
 	}
-	return nil
+	return to, nil
 }
 
 // strip is a list without the plugin, or what it is that is no list.
@@ -115,7 +117,7 @@ func (k *Keeper) unchain(d dir) error {
 	var failed []error
 	for _, n := range names {
 		switch {
-		case n == k.conf.Owned:
+		case n == k.conf.Owned || ownedFile(d, n):
 			failed = append(failed, d.gone(n))
 		case strings.HasSuffix(n, saved):
 			failed = append(failed, restore(d, n))
