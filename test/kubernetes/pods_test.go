@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/ambit-mesh/ambit/test/kubernetes/kube"
 	"github.com/ambit-mesh/ambit/test/kubernetes/sniff"
@@ -20,6 +21,8 @@ func testPods(t *testing.T, c *kube.Cluster) {
 		}
 		defer s.unseen(t, w)
 	}
+	look := s.longLived(t)
+	start := time.Now()
 	c.Run(t, 4,
 		s.scenario("join and leave", (*stage).joinAndLeave),
 		s.scenario("single pods", (*stage).singlePods),
@@ -29,7 +32,18 @@ func testPods(t *testing.T, c *kube.Cluster) {
 		s.scenario("moved", (*stage).moved),
 		s.scenario("jobs", (*stage).jobs),
 		s.scenario("probes", (*stage).probes),
+		s.scenario("policies", (*stage).policies),
+		s.scenario("bytes", (*stage).bytes),
+		s.scenario("node ports", (*stage).nodePorts),
+		s.scenario("host network", (*stage).hostNetwork),
+		s.scenario("API server", (*stage).apiServer),
+		s.scenario("rolling", (*stage).rolling),
+		s.scenario("ending", (*stage).ending),
+		s.scenario("restricted", (*stage).restricted),
+		s.scenario("sandbox", (*stage).sandbox),
 	)
+	look(t)
+	t.Logf("an idle connection and a watch at the API server lived through %v of that", time.Since(start).Round(time.Second))
 }
 
 func (s *stage) scenario(name string, f func(*stage, *testing.T)) kube.Scenario {

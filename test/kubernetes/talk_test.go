@@ -23,7 +23,13 @@ type process struct {
 
 func (s *stage) start(t *testing.T, ns, pod string, args ...string) *process {
 	t.Helper()
-	p := &process{cmd: s.Command(t.Context(), append([]string{"exec", "-i", "-n", ns, pod, "--"}, args...)...)}
+	return s.command(t, append([]string{"exec", "-i", "-n", ns, pod, "--"}, args...)...)
+}
+
+// command starts kubectl.
+func (s *stage) command(t *testing.T, args ...string) *process {
+	t.Helper()
+	p := &process{cmd: s.Command(t.Context(), args...)}
 	var err error
 	if p.in, err = p.cmd.StdinPipe(); err != nil {
 		t.Fatal(err)

@@ -32,6 +32,14 @@ func (w *Witness) web(ctx context.Context, l net.Listener) error {
 		}
 	})
 	mux.HandleFunc("POST /health", func(_ http.ResponseWriter, r *http.Request) { w.sick.Store(r.FormValue("ok") == "false") })
+	mux.HandleFunc("GET /linger", func(_ http.ResponseWriter, r *http.Request) {
+		select {
+		case <-w.let:
+		case <-r.Context().Done():
+		case <-ctx.Done():
+		}
+	})
+	mux.HandleFunc("POST /linger", func(http.ResponseWriter, *http.Request) { w.letGo() })
 	mux.HandleFunc("POST /grpc.health.v1.Health/Check", w.check)
 	var p http.Protocols
 	p.SetHTTP1(true)

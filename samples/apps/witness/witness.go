@@ -23,6 +23,9 @@ type Witness struct {
 	name string
 	sick atomic.Bool // its health checks fail
 
+	let   chan struct{} // closed by letGo
+	letGo func()
+
 	mu   sync.Mutex
 	seen map[string]map[string]*Seen // by port, then by the address it came from
 }
@@ -32,6 +35,7 @@ type Witness struct {
 //	-http :8080    /          who answers, and whom it sees
 //	               /seen      all that reached it, by port and address; since its start
 //	               /health    200, or 503 after a POST to /health?ok=false; gRPC's health check likewise
+//	               /linger    answers after a POST to it: a hook that a pod's end waits for
 //	-echo :9000    sends every byte back, and an end after the peer's
 //	-greet :9001   speaks first, a line, and then as -echo
 //	-udp :9053     sends every datagram back
@@ -44,7 +48,8 @@ func Run(ctx context.Context, name string, args []string) error {
 	if err := f.Parse(args); err != nil {
 		return err
 	}
-	w := &Witness{name: name, seen: map[string]map[string]*Seen{}}
+	w := &Witness{name: name, let: make(chan struct{}), seen: map[string]map[string]*Seen{}}
+	w.letGo = sync.OnceFunc(func() { close(w.let) })
 	var g sync.WaitGroup
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -62,6 +67,7 @@ func Run(ctx context.Context, name string, args []string) error {
 		}
 		g.Go(func() { cancel(s.serve(ctx, counted{l, w})) })
 	}
+	fmt.Println(name, "listens")
 	if *udp != "" {
 		p, err := (&net.ListenConfig{}).ListenPacket(ctx, "udp", *udp)
 		if err != nil {
