@@ -38,11 +38,7 @@ func newAuthz(env Env) *cobra.Command {
 					return err
 				}
 				name, namespace = pod.Name, pod.Namespace
-				z, err := l.ztunnels(c.Context(), pod.Spec.NodeName, "")
-				if err != nil {
-					return err
-				}
-				if d, err = l.dump(c.Context(), z[0]); err != nil {
+				if _, d, err = l.servant(c.Context(), pod); err != nil {
 					return err
 				}
 			}

@@ -40,7 +40,10 @@ func newMeshDescribe(env Env) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return p.write(env.Out, widthOf(env.Out), newPaint(env.Out))
+				if err := p.write(env.Out, widthOf(env.Out), newPaint(env.Out)); err != nil || !p.failed {
+					return err
+				}
+				return exitStatus(1)
 			},
 		}
 		l.flags(sub)
@@ -66,14 +69,12 @@ func (l *look) describePod(ctx context.Context, name string) (*page, error) {
 	var d *zdump.Dump
 	switch {
 	case captured(pod):
-		z, err := l.ztunnels(ctx, pod.Spec.NodeName, "")
-		if err != nil {
-			return nil, err
+		var z *corev1.Pod
+		if z, d, err = l.servant(ctx, pod); err != nil {
+			p.fail("mesh", "captured, and its ztunnel cannot be asked: %v", err)
+			break
 		}
-		if d, err = l.dump(ctx, z[0]); err != nil {
-			return nil, err
-		}
-		p.say("mesh", fine, "in it: %s serves the pod", z[0].Name)
+		p.say("mesh", fine, "in it: %s serves the pod", z.Name)
 		l.identity(p, d, pod)
 	case native(pod) != "":
 		p.say("mesh", plain, "%s speaks HBONE itself", native(pod))
@@ -89,6 +90,16 @@ func (l *look) describePod(ctx context.Context, name string) (*page, error) {
 		}
 	}
 	return p, l.findings(ctx, p, kindNamed("pods"), pod)
+}
+
+// servant is the ztunnel of a pod's node, with what it knows.
+func (l *look) servant(ctx context.Context, pod *corev1.Pod) (*corev1.Pod, *zdump.Dump, error) {
+	z, err := l.ztunnels(ctx, pod.Spec.NodeName, "")
+	if err != nil {
+		return nil, nil, err
+	}
+	d, err := l.dump(ctx, z[0])
+	return z[0], d, err
 }
 
 // identity tells a pod's, and until when it can prove it.
@@ -233,16 +244,19 @@ func (l *look) describeService(ctx context.Context, name string) (*page, error) 
 	case len(pods) == 0:
 		p.say("endpoints", bad, "no pod runs behind it")
 	case in == len(pods):
-		p.say("endpoints", fine, "%d pod(s), all in the mesh", len(pods))
+		p.say("endpoints", fine, "%s, all in the mesh", count(len(pods), "pod", "pods"))
 	case in == 0:
-		p.say("endpoints", wary, "%d pod(s), none in the mesh: connections to them are plain text", len(pods))
+		p.say("endpoints", wary, "%s, none in the mesh: connections to them are plain text", count(len(pods), "pod", "pods"))
 	default:
-		p.say("endpoints", wary, "%d pod(s), %d of them in the mesh: connections to the others are plain text", len(pods), in)
+		p.say("endpoints", wary, "%d pods, %d of them in the mesh: connections to the others are plain text", len(pods), in)
 	}
 	for _, pod := range pods {
 		state := "in the mesh"
 		if !captured(pod) && native(pod) == "" {
 			state = "not in the mesh"
+		}
+		if !ready(pod) {
+			state += ", not ready"
 		}
 		p.more(plain, "%s at %s on %s, %s", pod.Name, pod.Status.PodIP, pod.Spec.NodeName, state)
 	}
@@ -256,13 +270,10 @@ func (l *look) describeService(ctx context.Context, name string) (*page, error) 
 		if !captured(pod) {
 			continue
 		}
-		z, err := l.ztunnels(ctx, pod.Spec.NodeName, "")
+		_, d, err := l.servant(ctx, pod)
 		if err != nil {
-			return nil, err
-		}
-		d, err := l.dump(ctx, z[0])
-		if err != nil {
-			return nil, err
+			p.fail("policies", "not known: %v", err)
+			break
 		}
 		if err := enforced(p, d, pod.Namespace, pod.Name); err != nil {
 			return nil, err

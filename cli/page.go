@@ -17,6 +17,8 @@ type page struct {
 	title string
 	lines []pageLine
 	steps int
+	// failed says that a line tells of what could not be found out.
+	failed bool
 }
 
 // pageLine is one line; step is 0 for a further one.
@@ -40,6 +42,12 @@ const (
 func (p *page) say(what string, t tone, format string, args ...any) {
 	p.steps++
 	p.lines = append(p.lines, pageLine{p.steps, what, table.Plain(fmt.Sprintf(format, args...)), t})
+}
+
+// fail says what could not be found out.
+func (p *page) fail(what, format string, args ...any) {
+	p.failed = true
+	p.say(what, bad, format, args...)
 }
 
 func (p *page) more(t tone, format string, args ...any) {

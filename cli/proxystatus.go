@@ -90,7 +90,7 @@ func newProxyStatus(env Env) *cobra.Command {
 		RunE: func(c *cobra.Command, args []string) error {
 			all, silent := l.proxies(c.Context())
 			if len(all) == 0 && silent != nil {
-				return silent
+				return errors.Join(silent, l.tellAlone(c.Context()))
 			}
 			if l.namespace != "" {
 				if err := l.namespaceExists(c.Context(), l.namespace); err != nil {
@@ -193,6 +193,24 @@ func (l *look) tellProxies(ctx context.Context, all []xdsClient, whole bool) err
 		fmt.Fprintln(l.env.Out, p.warn(table.Plain(t)))
 	}
 	return nil
+}
+
+// tellAlone tells which proxies run while nobody of the control plane answers.
+func (l *look) tellAlone(ctx context.Context) error {
+	objects, err := l.mesh().List(ctx, kindNamed("pods"), l.namespace, "")
+	if err != nil {
+		return nil // the same as was said before
+	}
+	n := 0
+	for _, o := range objects {
+		if p, ok := o.(*corev1.Pod); ok && speaksXDS(p) && ready(p) {
+			n++
+		}
+	}
+	if n == 0 {
+		return nil
+	}
+	return fmt.Errorf("%s: what was in force stays in force there, and no change arrives", count(n, "proxy runs on without it", "proxies run on without it"))
 }
 
 // unconnected are the proxies that run and that no control plane knows.

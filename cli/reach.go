@@ -11,6 +11,7 @@ import (
 	"sync"
 
 	"github.com/spf13/pflag"
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/yaml"
 
@@ -76,12 +77,36 @@ func (l *look) podsOf(ctx context.Context, selector, what string) ([]*corev1.Pod
 	case l.at.state != "":
 		return nil, fmt.Errorf("no %s runs in namespace %s: see %s", what, systemNamespace, l.see("get pods -A"))
 	default:
-		return nil, fmt.Errorf("no %s runs in namespace %s of this cluster: see %s; `ambit install` brings the mesh", what, systemNamespace, l.see("get pods -A"))
+		return nil, l.none(ctx, selector, what)
 	}
 	slices.SortFunc(pods, func(a, b *corev1.Pod) int {
 		return cmp.Or(cmp.Compare(rank(a), rank(b)), strings.Compare(a.Name, b.Name))
 	})
 	return pods, nil
+}
+
+// none says why a part of the mesh has no pods: its workload wants none or gets none, or there is no mesh.
+func (l *look) none(ctx context.Context, selector, what string) error {
+	for _, kind := range []string{"deployments", "daemonsets"} {
+		objects, err := l.mesh().List(ctx, kindNamed(kind), systemNamespace, "")
+		if err != nil {
+			continue // told without
+		}
+		for _, o := range objects {
+			wanted, label := -1, ""
+			switch w := o.(type) {
+			case *appsv1.Deployment:
+				wanted, label = int(*cmp.Or(w.Spec.Replicas, new(int32(1)))), w.Spec.Template.Labels["app"]
+			case *appsv1.DaemonSet:
+				wanted, label = int(w.Status.DesiredNumberScheduled), w.Spec.Template.Labels["app"]
+			}
+			if "app="+label == selector {
+				return fmt.Errorf("no %s runs in namespace %s, of which %s/%s wants %s: see %s", what, systemNamespace, strings.TrimSuffix(kind, "s"), o.GetName(),
+					count(wanted, "pod", "pods"), l.see("describe -n", systemNamespace, strings.TrimSuffix(kind, "s"), o.GetName()))
+			}
+		}
+	}
+	return fmt.Errorf("no %s is installed in namespace %s of this cluster: `ambit install` brings the mesh, --context or --kubeconfig names another cluster", what, systemNamespace)
 }
 
 // rank orders pods by how likely they are to answer.

@@ -205,6 +205,9 @@ func (r *reporter) dumps(ctx context.Context) error {
 		for _, g := range r.pages(p) {
 			b, err := r.page(ctx, p, g.port, g.path)
 			all = append(all, text{"mesh/" + p.Name + "/" + g.file, b, err})
+			if err != nil && !errors.As(err, new(*client.StatusError)) {
+				break // it does not answer, and would not for the next either
+			}
 		}
 		return all
 	})

@@ -100,7 +100,7 @@ func (v versions) tell(env Env, wide bool) error {
 			n += proxies[version][kind]
 			kinds = append(kinds, fmt.Sprintf("%d %s", proxies[version][kind], kind))
 		}
-		fmt.Fprintf(env.Out, "data plane version: %s (%d proxies: %s)\n", version, n, strings.Join(kinds, ", "))
+		fmt.Fprintf(env.Out, "data plane version: %s (%s: %s)\n", version, count(n, "proxy", "proxies"), strings.Join(kinds, ", "))
 	}
 	if wide || len(control) > 1 || len(proxies) > 1 {
 		rows := [][]string{{"POD", "KIND", "NODE", "VERSION"}}
@@ -121,12 +121,17 @@ func (v versions) tell(env Env, wide bool) error {
 	return nil
 }
 
+// count is a number of things.
+func count(n int, one, more string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, more)
+}
+
 // versions asks the control plane's pods and every proxy, all at once; what could be learned beside an error stays.
 func (l *look) versions(ctx context.Context, v *versions) error {
-	pods, err := l.podsOf(ctx, istiodPods, "control plane")
-	if err != nil {
-		return err
-	}
+	pods, none := l.podsOf(ctx, istiodPods, "control plane")
 	answers := askEach(pods, func(p *corev1.Pod) (string, error) {
 		b, err := l.page(ctx, p, debugPort, "/version")
 		return strings.TrimSpace(string(b)), err
@@ -136,7 +141,7 @@ func (l *look) versions(ctx context.Context, v *versions) error {
 	}
 	objects, err := l.mesh().List(ctx, kindNamed("pods"), "", "")
 	if err != nil {
-		return errors.Join(failures(answers), err)
+		return cmp.Or(none, err) // the same, if the cluster is not there
 	}
 	var proxies []*corev1.Pod
 	for _, o := range objects {
@@ -159,5 +164,5 @@ func (l *look) versions(ctx context.Context, v *versions) error {
 		}
 		v.DataPlane = append(v.DataPlane, one)
 	}
-	return errors.Join(failures(answers), failures(said))
+	return errors.Join(none, failures(answers), failures(said))
 }

@@ -56,12 +56,17 @@ func NewMetrics(component, version string) *Metrics {
 			Stopped: prometheus.NewCounter(prometheus.CounterOpts{Name: "istio_proxies_stopped_total", Help: "The total number of proxies that were stopped (unstable)."}),
 		},
 	}
-	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "istio_build", Help: "Istio component build info."}, []string{"component", "tag"})
-	build.WithLabelValues(component, version).Set(1)
-	m.registry.MustRegister(build, m.CRL.Rejections, m.CRL.Untracked, m.XDS.Terminations, m.XDS.Messages, m.XDS.Bytes,
+	m.registry.MustRegister(Build(component, version), m.CRL.Rejections, m.CRL.Untracked, m.XDS.Terminations, m.XDS.Messages, m.XDS.Bytes,
 		m.Proxies.Active, m.Proxies.Pending, m.Proxies.Started, m.Proxies.Stopped,
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collectors.NewGoCollector())
 	return m
+}
+
+// Build says which version of a component this is.
+func Build(component, version string) prometheus.Collector {
+	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "istio_build", Help: "Istio component build info."}, []string{"component", "tag"})
+	build.WithLabelValues(component, version).Set(1)
+	return build
 }
 
 func counters(name, help string, labels ...string) *prometheus.CounterVec {

@@ -32,6 +32,8 @@ import (
 	"github.com/ambit-mesh/ambit/xds/client"
 )
 
+var version = "dev" // the build writes another
+
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
@@ -65,7 +67,7 @@ func serve(ctx context.Context, c config, log *slog.Logger, levels *telemetry.Le
 	ctx, quit := context.WithCancel(ctx)
 	defer quit()
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registry.MustRegister(telemetry.Build("waypoint", version), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	ready := &lifecycle.Readiness{}
 	tls, token := client.TLSFromFile(c.root, c.serverName), client.TokenFromFile(c.token)
 	tunnels := &hbone.Dialer{Grace: c.grace}

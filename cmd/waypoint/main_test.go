@@ -205,6 +205,7 @@ func TestGatewayFromControlPlaneToDrain(t *testing.T) {
 		&l7.Listener{Name: "l", Port: uint32(port), ServicePort: 80, Protocol: l7.Protocol_HTTP, Hosts: []string{"*"}, Bind: "127.0.0.1", Routes: "s"})
 	until(t, fmt.Sprintf("http://127.0.0.1:%d/healthz/ready", ready), 200, "ready")
 	until(t, base+"/", 200, "hello")
+	until(t, fmt.Sprintf("http://127.0.0.1:%d/stats/prometheus", prom), 200, `istio_build{component="waypoint",tag="dev"} 1`)
 	for _, p := range []int{metrics, prom} {
 		until(t, fmt.Sprintf("http://127.0.0.1:%d/stats/prometheus", p), 200, `destination_service="app.default.svc.cluster.local"`)
 	}

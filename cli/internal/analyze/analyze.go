@@ -135,6 +135,7 @@ func Checks() []Check {
 		{"policy", []string{"IST0101", "IST0127", "IST0166", "IST0167", "AMB0001", "AMB0003", "AMB0007"}, "policies that select nobody, name nobody, or cannot be enforced where they are", policies},
 		{"enrolment", []string{"AMB0002", "AMB0004", "AMB0006", "AMB0009", "AMB0010"}, "who is in the mesh, where policies and callers expect it", enrolment},
 		{"waypoint", []string{"IST0101", "AMB0005", "AMB0008"}, "waypoints that are named and do not exist, and configuration that only a waypoint would heed", waypoints},
+		{"parts", []string{"AMB0011", "AMB0012", "AMB0013"}, "parts of the mesh itself that do not run where they are needed", parts},
 		{"status", []string{"IST0171"}, "conditions that the control plane reports as not met", conditions},
 	}
 }

@@ -50,7 +50,7 @@ func (c *Client) Pod(ctx context.Context, method, namespace, pod string, port in
 	begun := func() { patience.Reset(answerTime) }
 	b, code, err := ask(ctx, begun, s, method, port, path)
 	if err != nil {
-		if why := s.said(); why != nil {
+		if why := s.said(ctx); why != nil {
 			err = why
 		}
 		return nil, c.forwardError(ctx, pod, port, err)
@@ -118,9 +118,35 @@ func (c *Client) dialPod(ctx context.Context, namespace, pod string, port int) (
 	return f, nil
 }
 
-// connect opens the tunnel of a port-forward: over a WebSocket, or, where a server or a proxy before it is too old for
-// that, in the way of old.
+// connect opens the tunnel of a port-forward. The libraries that do heed no ctx once the server is reached: then the attempt
+// is left to itself, and what comes of it too late is closed.
 func (c *Client) connect(ctx context.Context, to *url.URL) (httpstream.Connection, error) {
+	type result struct {
+		conn httpstream.Connection
+		err  error
+	}
+	done := make(chan result)
+	go func() {
+		conn, err := c.upgrade(ctx, to)
+		select {
+		case done <- result{conn, err}:
+		case <-ctx.Done():
+			if err == nil {
+				conn.Close()
+			}
+		}
+	}()
+	select {
+	case r := <-done:
+		return r.conn, r.err
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// upgrade makes a tunnel of a request: over a WebSocket, or, where a server or a proxy before it is too old for that, in the
+// way of old.
+func (c *Client) upgrade(ctx context.Context, to *url.URL) (httpstream.Connection, error) {
 	tr, holder, err := websocket.RoundTripperFor(c.rest)
 	if err != nil {
 		return nil, err
@@ -140,41 +166,15 @@ func (c *Client) connect(ctx context.Context, to *url.URL) (httpstream.Connectio
 	case failed == nil && !streaming.IsHTTPSProxyError(err):
 		return nil, err
 	}
-	return c.connectSPDY(ctx, to)
-}
-
-// connectSPDY is the way of old. Its library does not heed ctx once the server is reached: then the attempt is left to
-// itself, and what comes of it too late is closed.
-func (c *Client) connectSPDY(ctx context.Context, to *url.URL) (httpstream.Connection, error) {
-	tr, upgrader, err := spdy.RoundTripperFor(c.rest)
+	old, upgrader, err := spdy.RoundTripperFor(c.rest)
 	if err != nil {
 		return nil, err
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, to.String(), nil)
-	if err != nil {
+	if req, err = http.NewRequestWithContext(ctx, http.MethodPost, to.String(), nil); err != nil {
 		return nil, err
 	}
-	type result struct {
-		conn httpstream.Connection
-		err  error
-	}
-	done := make(chan result)
-	go func() {
-		conn, _, err := spdy.Negotiate(upgrader, &http.Client{Transport: tr}, req, names.PortForwardV1Name)
-		select {
-		case done <- result{conn, err}:
-		case <-ctx.Done():
-			if err == nil {
-				conn.Close()
-			}
-		}
-	}()
-	select {
-	case r := <-done:
-		return r.conn, r.err
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	}
+	conn, _, err := spdy.Negotiate(upgrader, &http.Client{Transport: old}, req, names.PortForwardV1Name)
+	return conn, err
 }
 
 // refusal tells whether a server that was understood said no: another way to ask gets the same answer.
@@ -228,10 +228,12 @@ func nodeError(text string, port int) error {
 var errRefused = errors.New("connection refused")
 
 // said is what the pod's node said, if it says something soon.
-func (f *forward) said() error {
+func (f *forward) said(ctx context.Context) error {
 	select {
 	case err := <-f.failed:
 		return err
+	case <-ctx.Done():
+		return nil
 	case <-time.After(2 * time.Second):
 		return nil
 	}
