@@ -238,13 +238,15 @@ func (f *forcing) proxies() []status.Proxy {
 	return out
 }
 
-// tellStale notes the objects that are in force although their files say something else by now.
+// tellStale notes the objects that are not understood as they are now.
 func (f *forcing) tellStale() {
 	want := map[string]status.Stale{}
 	for _, p := range f.c.problems() {
-		for _, r := range p.Kept {
-			s := status.Stale{Ref: r, Why: p.Why}
-			want[s.Key()] = s
+		for instead, refs := range map[status.Instead][]source.Ref{status.Earlier: p.Kept, status.Closed: p.Closed, status.Nothing: p.Unread} {
+			for _, r := range refs {
+				s := status.Stale{Ref: r, Why: p.Why, Instead: instead}
+				want[s.Key()] = s
+			}
 		}
 	}
 	var gone []string

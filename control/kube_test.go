@@ -47,6 +47,7 @@ type replica struct {
 	source *kube.Source
 	lease  *kube.Lease
 	xds    string
+	debug  string
 	stop   func()
 }
 
@@ -84,7 +85,7 @@ func startReplica(t testing.TB, api *kubeapi.Server, name string, change ...func
 	done := make(chan error, 1)
 	plane := control.New(c)
 	go func() { done <- plane.Run(ctx) }()
-	r := &replica{api: api, source: src, lease: lease, xds: c.XDS.Addr().String()}
+	r := &replica{api: api, source: src, lease: lease, xds: c.XDS.Addr().String(), debug: "http://" + c.Monitor.Addr().String() + "/debug/"}
 	r.stop = func() {
 		if r.stop = func() {}; true {
 			cancel()

@@ -37,6 +37,10 @@ type Problem struct {
 	Why   string
 	// Kept are the objects of an earlier reading that stay in force in place of it.
 	Kept []Ref
+	// Closed are objects that were never understood, for which something stands that refuses all they may be about.
+	Closed []Ref
+	// Unread are objects that were never understood, of which nothing is in force.
+	Unread []Ref
 }
 
 // Ref names an object.
@@ -47,6 +51,9 @@ type Ref struct {
 
 // RefOf is the name of o.
 func RefOf(o kinds.Object) Ref { return Ref{kinds.Of(o), Key(o.GetNamespace(), o.GetName())} }
+
+// MarshalText is how debug pages show it: resource/namespace/name.
+func (r Ref) MarshalText() ([]byte, error) { return []byte(r.Kind.Resource() + "/" + r.Key), nil }
 
 // Names are the namespace, "" for a kind without, and the name.
 func (r Ref) Names() (namespace, name string) {

@@ -40,7 +40,9 @@ func newDeriver(st *source.Store, c ambient.Config) *deriver {
 	d := &deriver{Config: c, Objects: st.Objects, graph: st.Graph}
 	d.forces = collection.NewSet(d.graph, func(f status.Force) string { return f.Key }, func(a, b status.Force) bool { return a == b })
 	d.forces.MarkSynced()
-	d.stale = collection.NewSet(d.graph, status.Stale.Key, func(a, b status.Stale) bool { return a.Key() == b.Key() && a.Why == b.Why })
+	d.stale = collection.NewSet(d.graph, status.Stale.Key, func(a, b status.Stale) bool {
+		return a.Key() == b.Key() && a.Why == b.Why && a.Instead == b.Instead
+	})
 	d.stale.MarkSynced()
 	d.assigned = collection.NewSet(d.graph, func(a ambient.Assigned) string { return a.Entry }, ambient.SameAssigned)
 	d.assigned.MarkSynced()

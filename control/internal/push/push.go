@@ -85,7 +85,9 @@ func New(st *source.Store, c ambient.Config, trusted Trusted) Outputs {
 		}, func(_ *collection.Read, s *ambient.Service) (*workload.Service, bool) { return s.Wire, true }),
 		Workloads: out.Workloads,
 	})
-	out.Statuses = collection.Join(status.Same, d.statuses(out.Needs), d.routingStatuses(l7.Plans), d.kubeStatuses(l7.Judge))
+	out.Statuses = collection.Join(status.Same, d.statuses(out.Needs), d.routingStatuses(l7.Plans), d.kubeStatuses(l7.Judge),
+		collection.Map(d.stale, collection.Kind[status.Status]{Key: status.Status.Key, Equal: status.Same},
+			func(_ *collection.Read, s status.Stale) (status.Status, bool) { return s.Alone() }))
 	for _, url := range []string{mesh.TypeSecret, mesh.TypeBackend, mesh.TypeRoute, mesh.TypeListener} {
 		out.Types = append(out.Types, server.Type[source.Caller]{
 			URL: url, Resources: l7.Resources[url],

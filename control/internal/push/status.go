@@ -62,6 +62,7 @@ func (d *deriver) statuses(needs collection.Collection[status.Need]) collection.
 		f, known := collection.Get(r, d.forces, s.Key())
 		if stale, broken := collection.Get(r, d.stale, s.Key()); broken && known {
 			f.Condition = stale.Told(f.Condition)
+			s = stale.Of(s)
 		}
 		return s.With(f, known)
 	}
@@ -156,7 +157,7 @@ func (d *deriver) routingStatuses(plans collection.Collection[*routing.Plan]) co
 		}
 		slices.Sort(why)
 		if stale, broken := collection.Get(r, d.stale, status.Of(o).Key()); broken {
-			why = append(why, "what the file says now is refused: "+stale.Why+"; what it said before is in force")
+			why = append(why, stale.Told(status.Condition{Message: "in force"}).Message)
 		}
 		return status.OfRouting(o, why)
 	}

@@ -6,7 +6,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/ambit-mesh/ambit/control/source"
 	"github.com/ambit-mesh/ambit/control/source/kinds"
 )
 
@@ -131,21 +130,5 @@ func (v Verdict) Condition(generation int64) Condition {
 		}
 		c.Message = fmt.Sprintf("in force on %d of %d node proxies; not on %s%s", v.Have, v.Of, strings.Join(lag, ", "), more)
 	}
-	return c
-}
-
-// Stale is an object whose file does not count as it is now.
-type Stale struct {
-	Ref source.Ref
-	Why string
-}
-
-// Key names the status that it is about.
-func (s Stale) Key() string { return Status{Ref: s.Ref}.Key() }
-
-// Told adds to a condition that it is about an earlier reading.
-func (s Stale) Told(c Condition) Condition {
-	c.True, c.Reason = false, "FileRefused"
-	c.Message = "what the file says now is refused: " + s.Why + "; what it said before is " + c.Message
 	return c
 }

@@ -6,6 +6,7 @@ import (
 	metav1alpha1 "istio.io/api/meta/v1alpha1"
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
+	telemetryv1 "istio.io/client-go/pkg/apis/telemetry/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
@@ -31,6 +32,8 @@ func istioStatus(o kinds.Object) *metav1alpha1.IstioStatus {
 	case *networkingv1.DestinationRule:
 		return &o.Status
 	case *networkingv1.Gateway:
+		return &o.Status
+	case *telemetryv1.Telemetry:
 		return &o.Status
 	}
 	return nil

@@ -88,8 +88,8 @@ func (c *clients) resource(k kinds.Kind, version, namespace string) dynamic.Reso
 	return r.Namespace(namespace)
 }
 
-// read gives an object in one of its kind's versions; nil for none.
-func (c *clients) read(ctx context.Context, k kinds.Kind, version, namespace, name string) (kinds.Object, error) {
+// get gives an object in one of its kind's versions, as the server has it; nil for none.
+func (c *clients) get(ctx context.Context, k kinds.Kind, version, namespace, name string) (map[string]any, error) {
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
 	o, err := c.resource(k, version, namespace).Get(ctx, name, metav1.GetOptions{})
@@ -99,7 +99,7 @@ func (c *clients) read(ctx context.Context, k kinds.Kind, version, namespace, na
 	if err != nil {
 		return nil, fmt.Errorf("read %s %s/%s: %w", k.Kind, namespace, name, err)
 	}
-	return kinds.FromValue(o.Object)
+	return o.Object, nil
 }
 
 // listWatch lists and watches a kind in one of its versions.

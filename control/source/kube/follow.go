@@ -14,6 +14,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/tools/cache"
+
+	"github.com/ambit-mesh/ambit/control/source"
 )
 
 const (
@@ -138,11 +140,11 @@ func (in *intake) trouble(err error) {
 	if apierrors.IsForbidden(err) {
 		why += "; grant it in the ClusterRole of the control plane"
 	}
-	in.s.problemLocked(place{in, ""}, why)
+	in.s.problemLocked(place{in, ""}, source.Problem{Why: why})
 }
 
 func (in *intake) good() {
 	in.s.mu.Lock()
 	defer in.s.mu.Unlock()
-	in.s.problemLocked(place{in, ""}, "")
+	in.s.problemLocked(place{in, ""}, source.Problem{})
 }

@@ -29,6 +29,7 @@ type held struct {
 	uid    types.UID
 	sum    uint64       // of what it said when it was last understood
 	object kinds.Object // in force; nil for nothing
+	closed bool         // it only stands for what was never understood
 }
 
 // item is an object as it arrives, read.
@@ -163,34 +164,36 @@ func (in *intake) completeLocked() {
 		in.listed = true
 		in.s.waiting--
 	}
-	in.s.problemLocked(place{in, ""}, "")
+	in.s.problemLocked(place{in, ""}, source.Problem{})
 	in.s.signal()
 }
 
 func (in *intake) putLocked(it *item) {
-	p := place{in, it.key}
+	p, ref := place{in, it.key}, source.Ref{Kind: in.Kind, Key: it.key}
 	had, known := in.have[it.key]
 	switch {
 	case known && had.uid == it.GetUID() && had.sum == it.sum:
 		return
 	case it.why == nil:
-		in.have[it.key] = held{it.GetUID(), it.sum, it.object}
+		in.have[it.key] = held{it.GetUID(), it.sum, it.object, false}
 		in.s.changeLocked(p, change{it.object})
-		in.s.problemLocked(p, "")
-	case known && had.uid == it.GetUID() && had.object != nil: // what it said before stays in force
+		in.s.problemLocked(p, source.Problem{})
+	case known && had.uid == it.GetUID() && had.object != nil && !had.closed: // what it said before stays in force
 		had.sum = it.sum
 		in.have[it.key] = had
-		in.s.problemLocked(p, it.why.Error(), source.Ref{Kind: in.Kind, Key: it.key})
+		in.s.problemLocked(p, source.Problem{Why: it.why.Error(), Kept: []source.Ref{ref}})
 	default:
-		in.have[it.key] = held{it.GetUID(), it.sum, it.closed}
-		if it.closed != nil || known {
+		in.have[it.key] = held{it.GetUID(), it.sum, it.closed, it.closed != nil}
+		if it.closed != nil || known && had.object != nil {
 			in.s.changeLocked(p, change{it.closed})
 		}
+		why := source.Problem{Why: it.why.Error()}
 		if it.closed != nil {
-			in.s.problemLocked(p, it.why.Error()+"; nothing else of it was ever read, so it refuses everything that it may be about")
-			return
+			why.Closed = []source.Ref{ref}
+		} else {
+			why.Unread = []source.Ref{ref}
 		}
-		in.s.problemLocked(p, it.why.Error())
+		in.s.problemLocked(p, why)
 	}
 }
 
@@ -204,5 +207,5 @@ func (in *intake) dropLocked(key string) {
 	if had.object != nil {
 		in.s.changeLocked(p, change{})
 	}
-	in.s.problemLocked(p, "")
+	in.s.problemLocked(p, source.Problem{})
 }

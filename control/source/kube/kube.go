@@ -189,28 +189,43 @@ func (s *Source) OnProblem(f func()) {
 	s.tell = f
 }
 
-// problemLocked notes or, with an empty why, forgets a problem.
-func (s *Source) problemLocked(p place, why string, kept ...source.Ref) {
+// problemLocked notes a problem, or with the zero value that there is none.
+func (s *Source) problemLocked(p place, now source.Problem) {
 	was, had := s.problems[p]
-	name := p.in.Resource()
+	now.File, now.Since = p.in.Resource(), time.Now()
 	if p.key != "" {
-		name = p.in.Kind.Kind + " " + p.key
+		now.File = p.in.Kind.Kind + " " + p.key
+	}
+	if had {
+		now.Since = was.Since
 	}
 	switch {
-	case why == "" && !had, had && was.Why == why && slices.EqualFunc(was.Kept, kept, sameRef):
+	case now.Why == "" && !had, had && sameProblem(was, now):
 		return
-	case why == "":
+	case now.Why == "":
 		delete(s.problems, p)
-		s.log.Info("understood again, or gone", "what", name)
+		s.log.Info("understood again, or gone", "what", now.File)
 	default:
-		since := time.Now()
-		if had {
-			since = was.Since
-		}
-		s.problems[p] = source.Problem{File: name, Since: since, Why: why, Kept: kept}
-		s.log.Error("not read, what was read before stays in force", "what", name, "why", strings.TrimSpace(why))
+		s.problems[p] = now
+		s.log.Error(inForce(now), "what", now.File, "why", strings.TrimSpace(now.Why))
 	}
 	s.tell()
+}
+
+// inForce tells what is in force in place of what cannot be read.
+func inForce(p source.Problem) string {
+	switch {
+	case len(p.Closed) > 0:
+		return "not understood, and never was: until it is, it refuses everything that it may be about"
+	case len(p.Unread) > 0:
+		return "not understood, and never was: nothing of it is in force"
+	}
+	return "not read, what was read before stays in force"
+}
+
+func sameProblem(a, b source.Problem) bool {
+	same := func(a, b []source.Ref) bool { return slices.EqualFunc(a, b, sameRef) }
+	return a.Why == b.Why && same(a.Kept, b.Kept) && same(a.Closed, b.Closed) && same(a.Unread, b.Unread)
 }
 
 func sameRef(a, b source.Ref) bool { return a.Key == b.Key && a.Kind.Resource() == b.Kind.Resource() }

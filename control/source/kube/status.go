@@ -48,9 +48,14 @@ func (w StatusWriter) Delete(ctx context.Context, k kinds.Kind, namespace, name 
 	return w.write(ctx, k, namespace, name, nil)
 }
 
-// Read gives an object with the status that it has; nil for none.
+// Read gives an object with the status that it has, whatever else is in it; nil for none.
 func (w StatusWriter) Read(ctx context.Context, k kinds.Kind, namespace, name string) (kinds.Object, error) {
-	return w.s.api.read(ctx, k, w.s.version(k), namespace, name)
+	o, err := w.s.api.get(ctx, k, w.s.version(k), namespace, name)
+	if o == nil || err != nil {
+		return nil, err
+	}
+	delete(o, "spec")
+	return kinds.FromValue(o)
 }
 
 func (w StatusWriter) write(ctx context.Context, k kinds.Kind, namespace, name string, status map[string]any) error {

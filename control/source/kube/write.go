@@ -81,7 +81,11 @@ func (w Writer) Delete(ctx context.Context, k kinds.Kind, namespace, name string
 
 // Read gives an object; nil for none.
 func (w Writer) Read(ctx context.Context, k kinds.Kind, namespace, name string) (kinds.Object, error) {
-	return w.api.read(ctx, k, k.Version, namespace, name)
+	o, err := w.api.get(ctx, k, k.Version, namespace, name)
+	if o == nil || err != nil {
+		return nil, err
+	}
+	return kinds.FromValue(o)
 }
 
 // treeOf is an object as it is sent, without what only a server may say of it.
