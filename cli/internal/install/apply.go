@@ -105,7 +105,7 @@ func (i *Installer) apply(ctx context.Context, o, before *Object) (bool, error) 
 	if err != nil {
 		return false, forbidden(fmt.Errorf("apply %s: %w", describe(o), err))
 	}
-	return before == nil || before.GetResourceVersion() != after.GetResourceVersion(), nil
+	return before == nil || !same(before, after), nil // its version changes with its status too, which is not ours
 }
 
 func forbidden(err error) error {

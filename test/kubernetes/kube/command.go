@@ -21,6 +21,9 @@ func (c *Cluster) Kubectl(t *testing.T, args ...string) string {
 	return c.must(t, "", c.kubectl, args...)
 }
 
+// KubectlPath is the program.
+func (c *Cluster) KubectlPath() string { return c.kubectl }
+
 // Try is kubectl, with what it said, on its error output too.
 func (c *Cluster) Try(args ...string) (string, error) { return c.run("", c.kubectl, args...) }
 
@@ -48,6 +51,9 @@ func (c *Cluster) TryAmbit(args ...string) (string, error) {
 	return c.run("", filepath.Join(c.Bin, "ambit"), args...)
 }
 
+// Shell runs a line of a shell as a user would write it, in the repository, with kubectl and ambit on the PATH.
+func (c *Cluster) Shell(line string) (string, error) { return c.run("", "sh", "-c", line) }
+
 // Load puts image archives onto every node. Where nobody said how, that is for who gave the cluster.
 func (c *Cluster) Load(t *testing.T, archives ...string) {
 	t.Helper()
@@ -58,7 +64,11 @@ func (c *Cluster) Load(t *testing.T, archives ...string) {
 
 // Env is the environment of commands that use the cluster.
 func (c *Cluster) Env() []string {
-	env := append(os.Environ(), "KUBECONFIG="+c.kubeconfig)
+	path := c.Bin + ":" + os.Getenv("PATH")
+	if c.Own() {
+		path = filepath.Dir(c.kubectl) + ":" + path
+	}
+	env := append(os.Environ(), "KUBECONFIG="+c.kubeconfig, "PATH="+path)
 	if c.Own() {
 		env = append(env, "AMBIENT_CLUSTER_STATE="+c.State)
 	}

@@ -43,5 +43,25 @@ func (c *Cluster) Mesh(t *testing.T) {
 	c.times.add("install", "", time.Since(start))
 }
 
+// Captured tells, with nil, that every pod of a namespace that runs is in the mesh.
+func (c *Cluster) Captured(namespace string) error {
+	out, err := c.Try("get", "pods", "-n", namespace, "--field-selector=status.phase=Running", "-o",
+		`jsonpath={range .items[*]}{.metadata.name}={.metadata.annotations.ambient\.istio\.io/redirection}{"\n"}{end}`)
+	if err != nil {
+		return err
+	}
+	pods := 0
+	for line := range strings.Lines(out) {
+		pods++
+		if name, state, _ := strings.Cut(strings.TrimSpace(line), "="); state != "enabled" {
+			return fmt.Errorf("pod %s is not captured", name)
+		}
+	}
+	if pods == 0 {
+		return fmt.Errorf("no pod runs in %s", namespace)
+	}
+	return nil
+}
+
 // Image is the name of one of the mesh's own images, such as ambit-sample.
 func (c *Cluster) Image(name string) string { return fmt.Sprintf("%s/%s:%s", c.Hub, name, c.Tag) }
