@@ -89,6 +89,9 @@ func (a *agent) reconcile(ctx context.Context, k objects.Key) (again time.Durati
 		have = &captured{ns: space, seen: true}
 	}
 	have.running = true
+	if have.unsaid {
+		return 0, a.say(ctx, pod, have)
+	}
 	if a.fresh(have, pod) {
 		have.pod = pod
 		return 0, nil
@@ -162,7 +165,7 @@ func (a *agent) enroll(ctx context.Context, pod objects.Pod, ips []netip.Addr, h
 	if have.options != options || have.relaxed {
 		have.right = 0
 	}
-	have.pod, have.options, have.plan, have.leaving, have.relaxed = pod, options, plan, time.Time{}, false
+	have.pod, have.options, have.plan, have.leaving, have.relaxed, have.unsaid = pod, options, plan, time.Time{}, false, false
 	if len(ips) > 0 {
 		have.ips = ips
 	}
@@ -178,7 +181,7 @@ func (a *agent) enroll(ctx context.Context, pod objects.Pod, ips []netip.Addr, h
 		return errors.Join(fmt.Errorf("redirect pod %s: %w", pod.Key, err), told, exempted)
 	}
 	err = errors.Join(told, exempted)
-	if err == nil {
+	if have.unsaid = err == nil && !have.running; err == nil && have.running {
 		err = a.annotate(ctx, pod, mesh.RedirectionEnabled)
 	}
 	if err != nil {
@@ -197,6 +200,15 @@ func (a *agent) enroll(ctx context.Context, pod objects.Pod, ips []netip.Addr, h
 		a.counts.enrolled.Inc()
 		a.log.Info("pod enrolled", "pod", pod.Key.String(), "took", time.Since(start).Round(time.Microsecond).String())
 	}
+	return nil
+}
+
+// say makes a pod that was whole before its first process say so. That process does not wait for the API server.
+func (a *agent) say(ctx context.Context, pod objects.Pod, have *captured) error {
+	if err := a.annotate(ctx, pod, mesh.RedirectionEnabled); err != nil {
+		return err
+	}
+	have.pod, have.unsaid = pod, false
 	return nil
 }
 

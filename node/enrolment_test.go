@@ -52,6 +52,35 @@ func TestRunningPodJoinsAndLeaves(t *testing.T) {
 	}
 }
 
+// A pod that starts waits for its rules and its proxy, not for an API server that is slow to hear of it.
+func TestNewPodDoesNotWaitForTheAPIServer(t *testing.T) {
+	w := newWorld(t)
+	p := w.pod("web", "u1", "10.0.0.1")
+	w.api.Put(p.Object)
+	var away atomic.Bool
+	away.Store(true)
+	w.api.Hook(func(rw http.ResponseWriter, r *http.Request) bool {
+		if r.Method != http.MethodPatch || !away.Load() {
+			return false
+		}
+		rw.WriteHeader(http.StatusServiceUnavailable)
+		return true
+	})
+	w.start()
+	z := w.proxy(fakeztunnel.Yes)
+	z.Expect(t, "snapshot")
+	wait(t, "the agent's readiness", func() bool { _, text := page(t, w.conf.Health, "/readyz"); return strings.HasPrefix(text, "ready") })
+	if status, text := p.event(); status != http.StatusOK {
+		t.Fatalf("%d %s", status, text)
+	}
+	z.Expect(t, p.added())
+	if !p.captured() || p.annotation() != "" {
+		t.Errorf("captured %v, annotation %q", p.captured(), p.annotation())
+	}
+	away.Store(false)
+	p.annotated(mesh.RedirectionEnabled)
+}
+
 // No connection of a running pod is refused while it joins.
 func TestProxyListensBeforeTheRulesAreThere(t *testing.T) {
 	w := newWorld(t)

@@ -83,9 +83,7 @@ func (a *agent) newPod(ctx context.Context, e cniplugin.Event, ips []netip.Addr)
 	if err != nil {
 		return err
 	}
-	if _, _, known := a.watch.Pod(k); !known {
-		defer a.queue.put(k) // it may be gone before the watch has ever shown it
-	}
+	defer a.queue.put(k) // to say that it is captured; and it may be gone before the watch has ever shown it
 	have := a.pods.get(k)
 	if have != nil && have.ns.ID() == space.ID() && have.pod.UID == pod.UID { // told once more
 		return errors.Join(space.Close(), a.enroll(ctx, pod, ips, have))

@@ -23,6 +23,7 @@ type captured struct {
 	whole   bool           // also at the proxy, exempted and annotated
 	running bool           // its programs may have connections from before
 	seen    bool           // the watch has shown this very pod
+	unsaid  bool           // whole, and the pod does not say so yet
 	leaving time.Time      // when the next step is due, if it leaves the mesh
 	relaxed bool           // nothing new is captured, as a step of leaving
 	looked  time.Time      // when all of it was last found, or made, as it must be
