@@ -21,6 +21,10 @@ const (
 	maxPluginCalls = 1024
 )
 
+// proxyAwaited is how long a new pod waits for a proxy that is away, as for a moment after the agent's start: a runtime
+// that is told no asks again only after 10 s or more. Less than the plugin's patience with its agent.
+const proxyAwaited = 2 * time.Second
+
 // parseEvent reads what the plugin tells of a new pod.
 func parseEvent(r io.Reader) (cniplugin.Event, []netip.Addr, error) {
 	var e cniplugin.Event
@@ -71,6 +75,9 @@ func (a *agent) serveEvents(ctx context.Context) error {
 // keeps it from starting.
 func (a *agent) newPod(ctx context.Context, e cniplugin.Event, ips []netip.Addr) error {
 	k := objects.Key{Namespace: e.PodNamespace, Name: e.PodName}
+	if a.zds.Connected() == 0 {
+		a.awaitProxy(ctx, k, e.PodUID)
+	}
 	defer a.pods.lock(k)()
 	pod, ns, err := a.lookup(ctx, k, e.PodUID)
 	if err != nil {
@@ -94,6 +101,17 @@ func (a *agent) newPod(ctx context.Context, e cniplugin.Event, ips []netip.Addr)
 		}
 	}
 	return a.enroll(ctx, pod, ips, &captured{ns: space})
+}
+
+// awaitProxy holds a pod of the mesh up while there is no proxy for it. Whoever else works on the pod is not held up.
+func (a *agent) awaitProxy(ctx context.Context, k objects.Key, uid string) {
+	pod, ns, err := a.lookup(ctx, k, uid)
+	if err != nil || !a.rules.Decide(pod, ns).In {
+		return // the pod starts, or its lookup fails once more
+	}
+	ctx, cancel := context.WithTimeout(ctx, proxyAwaited)
+	defer cancel()
+	a.zds.Await(ctx)
 }
 
 // lookup reads the pod that starts. The copy of the API is believed only about this very pod: it may still have an earlier

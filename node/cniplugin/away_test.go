@@ -159,25 +159,29 @@ func TestSelectorsDecideWhileTheAgentIsAway(t *testing.T) {
 	}
 }
 
-// One call waits, when it is told to, until the agent is back.
-func TestDetectionRetry(t *testing.T) {
-	h := newHost(t, `,"enable_ambient_detection_retry":true`)
-	s := h.api()
-	s.Put(object("mesh", "web", nil))
-	asked := make(chan struct{}, 10)
-	s.Hook(func(http.ResponseWriter, *http.Request) bool { asked <- struct{}{}; return false })
-	done := make(chan error, 1)
-	go func() {
-		_, err := h.add(h.pod("mesh", "web"))
-		done <- err
-	}()
-	<-asked // the pod: the agent could not be asked
-	h.agent(ok)
-	select {
-	case err := <-done:
-		must(t, err)
-	case <-time.After(20 * time.Second):
-		t.Fatal("the call does not end though the agent is back")
+// One call waits until the agent is back: a runtime that is told no asks again only after 10 s or more.
+func TestACallWaitsForTheAgent(t *testing.T) {
+	for _, conf := range []string{`,"ambit_agent_wait_seconds":20`, `,"enable_ambient_detection_retry":true`} {
+		h := newHost(t, conf)
+		s := h.api()
+		s.Put(object("mesh", "web", nil))
+		asked := make(chan struct{}, 100)
+		s.Hook(func(http.ResponseWriter, *http.Request) bool { asked <- struct{}{}; return false })
+		done := make(chan error, 1)
+		go func() {
+			_, err := h.add(h.pod("mesh", "web"))
+			done <- err
+		}()
+		<-asked // the pod: the agent could not be asked
+		back := time.Now()
+		h.agent(ok)
+		select {
+		case err := <-done:
+			must(t, err)
+			t.Logf("%s: it starts %v after the agent is back", conf, time.Since(back))
+		case <-time.After(20 * time.Second):
+			t.Fatal("the call does not end though the agent is back")
+		}
 	}
 }
 

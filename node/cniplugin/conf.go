@@ -29,8 +29,10 @@ type Conf struct {
 	// PodNamespace is the agent's own, whose pods must start without it.
 	PodNamespace string `json:"pod_namespace,omitempty"`
 
-	// EnableDetectionRetry makes one call try for 30 s to learn whether a pod is of the mesh. Otherwise the runtime tries again.
+	// EnableDetectionRetry makes one call wait for an agent that is away for 30 s instead of 10. Then the runtime tries again.
 	EnableDetectionRetry bool `json:"enable_ambient_detection_retry,omitempty"`
+	// AgentWait is how many seconds a call waits for an agent that is away, if not those.
+	AgentWait *uint8 `json:"ambit_agent_wait_seconds,omitempty"`
 	// Selectors are the agent's; see enroll.Rules.
 	Selectors json.RawMessage `json:"enablement_selectors,omitempty"`
 	// NativeNFTables is Istio's; here it is always so.

@@ -70,54 +70,66 @@ func add(args *skel.CmdArgs) error {
 	return types.PrintResult(prev, c.CNIVersion)
 }
 
-// How long one call tries with EnableDetectionRetry, Istio's figures.
+// How long one call waits for an agent that is away, as while it is replaced: a runtime that is told no asks again only
+// after 10 s or more. With EnableDetectionRetry it is Istio's 30 s. The API server is asked less often than the agent.
 const (
-	detectionTries = 30
-	detectionPause = time.Second
+	awaited          = 10 * time.Second
+	awaitedDetection = 30 * time.Second
+	agentPause       = 100 * time.Millisecond
+	judgePause       = time.Second
 )
 
 // admit returns nil when the pod may start.
 func admit(c *Conf, p pod, body []byte, l *logger) error {
-	tries := 1
-	if c.EnableDetectionRetry {
-		tries = detectionTries
+	wait := awaited
+	switch {
+	case c.AgentWait != nil:
+		wait = time.Duration(*c.AgentWait) * time.Second
+	case c.EnableDetectionRetry:
+		wait = awaitedDetection
 	}
-	for i := 1; ; i++ {
-		err := ask(c, p, body, l)
+	var judged time.Time
+	var why error
+	for end := time.Now().Add(wait); ; time.Sleep(agentPause) {
+		err := post(filepath.Join(c.RunDir, EventSocket), "/cmdadd", body, time.Now().Add(timeout))
 		if err == nil {
+			l.log("debug", "pod may start", "pod", p.String())
 			return nil
 		}
 		var refused *refusal
-		if i >= tries || errors.As(err, &refused) {
+		final := errors.As(err, &refused)
+		if !final && time.Since(judged) > judgePause {
+			var outside string
+			if outside, why = surelyOutside(c, p); why == nil {
+				l.log("warn", "pod outside the mesh starts without the node agent", "pod", p.String(), "why", outside, "error", err.Error())
+				return nil
+			}
+			if judged.IsZero() {
+				l.log("warn", "pod waits for the node agent", "pod", p.String(), "error", err.Error(), "why", why.Error())
+			}
+			judged = time.Now()
+		}
+		err = fmt.Errorf("pod %s waits for the mesh's node agent: %w", p, err)
+		if !final {
+			err = fmt.Errorf("%w; %w", err, why)
+		}
+		if final || !time.Now().Before(end) {
 			l.log("error", "pod must wait", "pod", p.String(), "error", err.Error())
 			return err
 		}
-		l.log("warn", "pod must wait, will try again", "pod", p.String(), "error", err.Error())
-		time.Sleep(detectionPause)
 	}
 }
 
-// ask asks the agent, and without one the API server.
-func ask(c *Conf, p pod, body []byte, l *logger) error {
-	err := post(filepath.Join(c.RunDir, EventSocket), "/cmdadd", body, time.Now().Add(timeout))
-	if err == nil {
-		l.log("debug", "pod may start", "pod", p.String())
-		return nil
-	}
-	waits := fmt.Errorf("pod %s waits for the mesh's node agent: %w", p, err)
-	var refused *refusal
-	if errors.As(err, &refused) {
-		return waits
-	}
-	verdict, jerr := judge(c, p, time.Now().Add(timeout))
+// surelyOutside asks the API server, and gives why a pod is outside the mesh, or else why it must wait.
+func surelyOutside(c *Conf, p pod) (string, error) {
+	verdict, err := judge(c, p, time.Now().Add(timeout))
 	switch {
-	case jerr != nil:
-		return fmt.Errorf("%w; whether the pod is of the mesh is not known: %w", waits, jerr)
+	case err != nil:
+		return "", fmt.Errorf("whether the pod is of the mesh is not known: %w", err)
 	case verdict.In:
-		return fmt.Errorf("%w; it is of the mesh: %s", waits, verdict.Why)
+		return "", fmt.Errorf("it is of the mesh: %s", verdict.Why)
 	}
-	l.log("warn", "pod outside the mesh starts without the node agent", "pod", p.String(), "why", verdict.Why, "error", err.Error())
-	return nil
+	return verdict.Why, nil
 }
 
 func event(netns string, p pod, prev *current.Result) Event {

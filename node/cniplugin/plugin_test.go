@@ -50,6 +50,9 @@ type host struct {
 
 func newHost(t *testing.T, more string) *host {
 	t.Helper()
+	if !strings.Contains(more, "_wait_") && !strings.Contains(more, "_retry") {
+		more += `,"ambit_agent_wait_seconds":0`
+	}
 	ns := netnstest.New(t)
 	dir, err := os.MkdirTemp("", "cni")
 	must(t, err)

@@ -207,6 +207,17 @@ func (s *Server) Connected() int {
 	return s.ready
 }
 
+// Await waits until a proxy is connected and has its snapshot, or ctx ends.
+func (s *Server) Await(ctx context.Context) {
+	for s.Connected() == 0 {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
 // Add hands a workload to the newest proxy and returns once that has it. It takes over the namespace, also when it
 // fails: a proxy that connects later is told. The same workload in the same namespace is not sent twice.
 func (s *Server) Add(w Workload) error {
