@@ -59,7 +59,7 @@ func (o options) kubernetes(c *control.Config) error {
 			return fmt.Errorf("find a name to lead under: %w", err)
 		}
 	}
-	c.Leader, err = kube.NewLease(kube.LeaseConfig{REST: rc, Namespace: o.namespace, Name: mesh.LeaderLease, Identity: name, Log: c.Log})
+	c.Leader, err = kube.NewLease(kube.LeaseConfig{REST: rc, Namespace: o.namespace, Name: mesh.LeaderLease, Identity: name, Sole: o.pod != "", Log: c.Log})
 	return err
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -21,7 +22,10 @@ type LeaseConfig struct {
 	REST            *rest.Config
 	Namespace, Name string
 	Identity        string // of this process; something is added so that it is of no other
-	Log             *slog.Logger
+	// Sole says that no two processes ever have this Identity at a time, as with the name of a pod: a lead that an earlier
+	// one had, which was killed, is taken over at once.
+	Sole bool
+	Log  *slog.Logger
 	// Duration is how long a leader that is not heard of keeps the lead. Default 15s.
 	Duration time.Duration
 	// Renew is after how long a leader that cannot renew its lease gives up by itself. Default 10s; less than Duration.
@@ -146,12 +150,18 @@ func (l *Lease) round(ctx context.Context) error {
 		l.lose(holder + " has taken the lease")
 		return nil
 	}
-	if holder != "" && holder != l.id && begin.Sub(l.at) < l.conf.Duration {
+	if holder != "" && holder != l.id && !l.succeeds(holder) && begin.Sub(l.at) < l.conf.Duration {
 		return nil
 	}
 	l.holdBy(lease, l.id, now)
 	err = l.api.Put().Namespace(l.conf.Namespace).Resource("leases").Name(l.conf.Name).Body(lease).Do(ctx).Error()
 	return l.granted(begin, err)
+}
+
+// succeeds tells whether the holder can only be an earlier process in our place.
+func (l *Lease) succeeds(holder string) bool {
+	name, _, _ := strings.Cut(holder, "_")
+	return l.conf.Sole && name == l.conf.Identity
 }
 
 // holdBy writes into a lease who holds it from now on.

@@ -93,3 +93,31 @@ func TestWhileFails(t *testing.T) {
 		t.Errorf("While = %v", err)
 	}
 }
+
+// A control plane that was killed holds the lease for a while. Its successor in the same pod need not wait, others must.
+func TestSuccessorLeadsAtOnce(t *testing.T) {
+	api := kubeapi.Start(t)
+	cut := &faulty{}
+	run := func(rc *rest.Config, name string) *kube.Lease {
+		l, err := kube.NewLease(kube.LeaseConfig{
+			REST: rc, Namespace: "default", Name: "lead", Identity: name, Sole: true, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
+			Duration: time.Hour, Renew: 59 * time.Minute, Every: 50 * time.Millisecond,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan error, 1)
+		go func() { done <- l.Run(ctx) }()
+		t.Cleanup(func() { cancel(); <-done })
+		return l
+	}
+	killed := run(cut.config(api.Config), "pod-a")
+	eventually(t, "the first leads", killed.Leading)
+	cut.set(func(*http.Request) (*http.Response, error) { return nil, errors.New("dead") })
+	other, successor := run(api.Config, "pod-b"), run(api.Config, "pod-a")
+	eventually(t, "the successor leads", successor.Leading)
+	if other.Leading() {
+		t.Error("another pod leads before the lease is over")
+	}
+}
