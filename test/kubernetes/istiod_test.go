@@ -55,7 +55,7 @@ func (m *crowd) leader(t *testing.T) string {
 	var pod string
 	m.Eventually(t, patience, "a replica leads", func() error {
 		holder, err := m.Try("get", "lease", "-n", "istio-system", "ambit-leader", "-o", "jsonpath={.spec.holderIdentity}")
-		if pod = strings.TrimSpace(holder); err == nil && pod == "" {
+		if pod, _, _ = strings.Cut(strings.TrimSpace(holder), "_"); err == nil && pod == "" {
 			err = errors.New("none")
 		}
 		return err

@@ -19,7 +19,7 @@ func testReboot(t *testing.T, c *kube.Cluster) {
 	m := crowded(t, c)
 	const mark = "said-after-a-reboot"
 	m.apply(t, m.ns, service("echo", ""), pod{name: "echo", node: m.one}.yaml())
-	m.ready(t, m.ns, "pod/echo")
+	m.ready(t, m.ns, "-l", "app=echo")
 	var pods []string
 	for i := range 6 {
 		name := fmt.Sprintf("first-%d", i)

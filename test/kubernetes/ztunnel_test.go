@@ -1,6 +1,7 @@
 package kubernetes
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -25,23 +26,23 @@ func testZtunnel(t *testing.T, c *kube.Cluster) {
 		ch.end(t)
 	})
 	t.Run("FT-03 rolled", func(t *testing.T) {
-		m.roll(t, func() { c.Kubectl(t, "rollout", "restart", "-n", "istio-system", "ds/ztunnel") })
+		m.roll(t, 20, func() { c.Kubectl(t, "rollout", "restart", "-n", "istio-system", "ds/ztunnel") })
 	})
 	t.Run("F26 upgraded and back", func(t *testing.T) {
 		next := m.nextImage(t, "ztunnel")
 		for _, image := range []string{next, c.Image("ztunnel")} {
-			m.roll(t, func() { c.Kubectl(t, "set", "image", "-n", "istio-system", "ds/ztunnel", "istio-proxy="+image) })
+			m.roll(t, 0, func() { c.Kubectl(t, "set", "image", "-n", "istio-system", "ds/ztunnel", "istio-proxy="+image) })
 		}
 	})
 }
 
 // roll holds that new connections lose nothing while every ztunnel is replaced, and that long ones live as long as the
 // elder may take to end: until 5 s before terminationGracePeriodSeconds.
-func (m *crowd) roll(t *testing.T, begin func()) {
+func (m *crowd) roll(t *testing.T, held int, begin func()) {
 	t.Helper()
 	const drain = 35 * time.Second
 	ch := m.churn(t)
-	long, at := m.offer(t, "rate=100&long=20"), time.Now()
+	long, at := m.offer(t, fmt.Sprintf("rate=100&long=%d", held)), time.Now()
 	begin()
 	m.rolledOut(t, "ds/ztunnel")
 	took := time.Since(at)
