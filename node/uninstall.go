@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
 	"github.com/ambit-mesh/ambit/linux/netns"
 	"github.com/ambit-mesh/ambit/mesh"
+	"github.com/ambit-mesh/ambit/node/cniplugin"
 	"github.com/ambit-mesh/ambit/node/internal/podwatch"
 	"github.com/ambit-mesh/ambit/node/internal/redirect"
 )
@@ -74,5 +77,16 @@ func (n *Node) leave() error {
 	case <-t.C:
 	case <-ctx.Done():
 	}
-	return errors.Join(hostErr, n.Uninstall())
+	return errors.Join(hostErr, n.Uninstall(), n.removeSockets())
+}
+
+// removeSockets takes away what the next agent would otherwise listen at.
+func (n *Node) removeSockets() error {
+	var failed []error
+	for _, path := range []string{n.conf.ZDSSocket, n.conf.EventSocket, filepath.Join(filepath.Dir(n.conf.EventSocket), cniplugin.LogSocket)} {
+		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			failed = append(failed, fmt.Errorf("remove socket: %w", err))
+		}
+	}
+	return errors.Join(failed...)
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/ambit-mesh/ambit/internal/testkit/fakeztunnel"
 	"github.com/ambit-mesh/ambit/linux/nft"
 	"github.com/ambit-mesh/ambit/mesh"
+	"github.com/ambit-mesh/ambit/node/cniplugin"
 )
 
 // CN-16: an agent whose daemon set is gone leaves the node as it was; one that will be followed by another leaves everything in
@@ -60,6 +61,11 @@ func TestAgentThatEnds(t *testing.T) {
 			_, plugin := os.Stat(filepath.Join(w.conf.BinDir, "istio-cni"))
 			names, err := nft.Names(nil)
 			must(t, err)
+			for _, socket := range []string{w.conf.ZDSSocket, w.conf.EventSocket, filepath.Join(filepath.Dir(w.conf.EventSocket), cniplugin.LogSocket)} {
+				if _, err := os.Stat(socket); (err == nil) != c.stays {
+					t.Errorf("CN-16: socket %s: %v, want it to stay: %t", socket, err, c.stays)
+				}
+			}
 			if c.stays {
 				if string(after) == string(before) || plugin != nil || p.tables() != everything || !p.probed() || p.annotation() != mesh.RedirectionEnabled {
 					t.Errorf("something is gone: configuration %s, plugin %v, rules %q, annotation %q", after, plugin, p.tables(), p.annotation())

@@ -61,7 +61,7 @@ func (i *Installer) gone(ctx context.Context, o *Object) error {
 			return true, err
 		}
 		most = max(most, len(pods))
-		i.Report.Waiting("removing", most-len(pods), most, describe(o))
+		i.Report.Waiting("Removing "+describe(o), 0, 0, fmt.Sprintf("%d of %d pods are there", len(pods), most))
 		return false, nil
 	})
 	if !errors.Is(err, errLate) {
@@ -85,7 +85,7 @@ func (i *Installer) ended(ctx context.Context, o *Object) error {
 			now = nil // another of that name
 		}
 		if now != nil {
-			i.Report.Waiting("removing", 0, 0, describe(o))
+			i.Report.Waiting("Removing "+describe(o), 0, 0, "it is there until what it holds is gone")
 		}
 		return now == nil, err
 	})
