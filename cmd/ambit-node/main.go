@@ -26,7 +26,7 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	log := slog.New(slog.NewTextHandler(os.Stdout, nil))
+	log := slog.New(handler(os.Getenv("LOG_FORMAT")))
 	if err := run(ctx, log, os.Args[1:]); err != nil {
 		log.Error("node agent ended", "error", err)
 		os.Exit(1)
@@ -152,6 +152,13 @@ func ownedConf() (string, error) {
 		return "", nil
 	}
 	return env("ISTIO_OWNED_CNI_CONFIG_FILENAME", "02-istio-cni.conflist"), nil
+}
+
+func handler(format string) slog.Handler {
+	if format == "json" {
+		return slog.NewJSONHandler(os.Stdout, nil)
+	}
+	return slog.NewTextHandler(os.Stdout, nil)
 }
 
 func env(name, otherwise string) string {

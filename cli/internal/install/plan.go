@@ -158,12 +158,15 @@ func (p *Plan) chart(from Source, chart, name string, values tree) ([]*Object, e
 }
 
 func (p *Plan) chartIn(from Source, chart, name, namespace string, values tree) ([]*Object, error) {
-	own := maps.Clone(values)
-	for _, other := range []string{"pilot", "cni", "ztunnel", "base", "gateways"} {
-		if other != section(chart) {
-			delete(own, other)
-		}
+	known, err := defaultsOf(from.Charts, chart)
+	if err != nil {
+		return nil, err
 	}
+	own := maps.Clone(values)
+	maps.DeleteFunc(own, func(key string, _ any) bool { // such as the mesh's configuration, which is not for every chart
+		_, ok := known[key]
+		return !ok && key != section(chart)
+	})
 	objects, err := render(from.Charts, chart, release{name: name, namespace: namespace, service: manager, version: from.Version}, own)
 	if err != nil {
 		return nil, err

@@ -4,6 +4,7 @@ package install
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -66,10 +67,15 @@ func render(charts fs.FS, name string, r release, values map[string]any) ([]*Obj
 
 // plain is what a template's own `fail` says, without the way there through the templates.
 func plain(err error) error {
-	if _, after, ok := strings.Cut(err.Error(), "error calling fail: "); ok {
-		return fmt.Errorf("%s", after)
+	_, said, ok := strings.Cut(err.Error(), "execution error at (")
+	if !ok {
+		return err
 	}
-	return err
+	if _, after, ok := strings.Cut(said, "error calling fail: "); ok {
+		return errors.New(after)
+	}
+	_, after, _ := strings.Cut(said, "): ")
+	return errors.New(after)
 }
 
 func load(charts fs.FS, name string) (*chart.Chart, error) {

@@ -26,7 +26,29 @@ the top, under what the user set in the chart's own section (such as pilot). Giv
 {{- $part := deepCopy (index $tree $section | default dict) -}}
 {{- $out = mergeOverwrite $out (omit $tree "pilot" "cni" "ztunnel" "gateways") $part -}}
 {{- end -}}
-{{- mergeOverwrite $out $user | toYaml -}}
+{{- $out = mergeOverwrite $out $user -}}
+{{- include "ambit.check" $out -}}
+{{- toYaml $out -}}
+{{- end -}}
+
+{{/* ambit.check refuses settings of Istio's that would have no effect here. Give the values in force. */}}
+{{- define "ambit.check" -}}
+{{- range $name := list .revision .defaultRevision -}}
+{{- if not (has ($name | default "default") (list "default")) -}}
+{{- fail (printf "revision %q: one control plane runs in a cluster, so there are no revisions to tell apart; leave it out, and upgrade in place: pods keep their traffic without a control plane" $name) -}}
+{{- end -}}
+{{- end -}}
+{{- range $name := list .variant .global.variant -}}
+{{- if not (has ($name | default "distroless") (list "distroless")) -}}
+{{- fail (printf "variant %q: there is one image of each component, with nothing in it but the program; leave variant out" $name) -}}
+{{- end -}}
+{{- end -}}
+{{- if not (dig "nativeNftables" true .global) -}}
+{{- fail "global.nativeNftables=false: the node agent writes nftables rules, and knows no others; leave it out" -}}
+{{- end -}}
+{{- with coalesce .network .global.network -}}
+{{- fail (printf "network %q: the mesh is one network, in which pods reach each other; leave network out" .) -}}
+{{- end -}}
 {{- end -}}
 
 {{/* ambit.image of a component: a name with a slash is taken as a whole. Give hub, tag, variant, image. */}}
