@@ -18,7 +18,7 @@ func contexts(chart string) []tree {
 	return map[string][]tree{
 		"base":    {off, {}},
 		"istiod":  {{"autoscaleMin": 2, "memory": tree{"targetAverageUtilization": 50}}, {"autoscaleEnabled": false, "replicaCount": 2}},
-		"cni":     {{}, {"resourceQuotas": tree{"enabled": true}, "istioOwnedCNIConfig": true}},
+		"cni":     {{}, {"resourceQuotas": tree{"enabled": true}}},
 		"ztunnel": {{}, {"resourceQuotas": tree{"enabled": true}}},
 		"gateway": {{}, {"autoscaling": tree{"enabled": false}}},
 	}[chart]
@@ -89,7 +89,7 @@ func TestEveryValueHasAnEffect(t *testing.T) {
 	alike := map[string]bool{ // what people give to every chart alike
 		"base.profile": true, "base.platform": true,
 	}
-	global := map[string]bool{"global.configValidation": true}
+	global := map[string]bool{}
 	for _, chart := range charts() {
 		defaults, err := defaultsOf(manifests.Charts(), chart)
 		if err != nil {
