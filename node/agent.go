@@ -107,7 +107,12 @@ func (a *agent) reconcile(ctx context.Context, k objects.Key) (again time.Durati
 func (a *agent) fresh(c *captured, pod objects.Pod) bool {
 	return c.whole && !c.relaxed && c.leaving.IsZero() && time.Since(c.looked) < a.conf.LeaveAfter && slices.Equal(c.ips, pod.IPs) &&
 		pod.Annotations[mesh.AnnotationRedirection] == mesh.RedirectionEnabled &&
-		capture.Options(pod, a.conf.DNSCapture, c.options.V6) == c.options
+		a.options(pod, c.options.V6) == c.options
+}
+
+// options are those of a pod's rules.
+func (a *agent) options(pod objects.Pod, v6 bool) capture.Pod {
+	return capture.Options(pod, capture.Pod{DNS: a.conf.DNSCapture, V6: v6, Probes: a.probes.Source})
 }
 
 // keep asks proxies to keep a pod that an earlier agent enrolled and whose namespace is not found: dropped, it would lose its
@@ -156,7 +161,7 @@ func (a *agent) enroll(ctx context.Context, pod objects.Pod, ips []netip.Addr, h
 	if err != nil {
 		return fmt.Errorf("redirect pod %s: %w", pod.Key, err)
 	}
-	options := capture.Options(pod, a.conf.DNSCapture, v6)
+	options := a.options(pod, v6)
 	plan, err := a.plans.of(options)
 	if err != nil {
 		return fmt.Errorf("redirect pod %s: %w", pod.Key, err)

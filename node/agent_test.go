@@ -71,7 +71,7 @@ func newWorld(t *testing.T) *world {
 	netnstest.Need(t)
 	leaks := goleak.IgnoreCurrent()
 	t.Cleanup(func() { goleak.VerifyNone(t, leaks) })
-	t.Cleanup(func() { must(t, nft.Delete(nil, capture.Host(nil), capture.Bridges())) }) // an agent leaves it for the next
+	t.Cleanup(func() { must(t, nft.Delete(nil, capture.Source{}.Host(nil), capture.Source{}.Bridges())) }) // an agent leaves it for the next
 	dir, err := os.MkdirTemp("", "node")
 	must(t, err)
 	t.Cleanup(func() {
@@ -225,7 +225,7 @@ func (p *testPod) capture() {
 
 // probed reports whether probes of the pod are exempt.
 func (p *testPod) probed() bool {
-	all, err := nft.Addrs(nil, capture.Host(nil), capture.ProbesV4)
+	all, err := nft.Addrs(nil, capture.Source{}.Host(nil), capture.ProbesV4)
 	return err == nil && slices.Contains(all, p.ip) // no table, no exemption
 }
 

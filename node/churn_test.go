@@ -155,7 +155,7 @@ func (c *churn) live(name string, ip netip.Addr, until <-chan struct{}) (waited 
 		waited = time.Since(c.back)
 	}
 	c.mu.Unlock()
-	rules := capture.For(capture.Options(objects.Pod{}, true, true))
+	rules := capture.For(capture.Options(objects.Pod{}, capture.Pod{DNS: true, V6: true}))
 	if !c.knows(o.Metadata.UID, ns) {
 		return waited, fmt.Errorf("pod %s runs though no proxy has it", name)
 	}
@@ -255,7 +255,7 @@ func TestFT07AgentKilledUnderChurn(t *testing.T) {
 	})
 	// A pod whose end was not known yet when the agent took over is looked at again with the rules.
 	waitFor(t, 30*time.Second, "only the pod that stays exempt", func() bool {
-		all, err := nft.Addrs(nil, capture.Host(nil), capture.ProbesV4)
+		all, err := nft.Addrs(nil, capture.Source{}.Host(nil), capture.ProbesV4)
 		return err == nil && len(all) == 1 && all[0] == stays.ip
 	})
 	if o, _ := c.api.Pod("default", "stays"); o.Metadata.Annotations[mesh.AnnotationRedirection] != mesh.RedirectionEnabled {

@@ -92,7 +92,7 @@ func TestNothingStaysOfManyPods(t *testing.T) {
 		}
 	}
 	for _, set := range []string{capture.ProbesV4, capture.ProbesV6} {
-		if all, err := nft.Addrs(nil, capture.Host(nil), set); err != nil || len(all) > 0 {
+		if all, err := nft.Addrs(nil, capture.Source{}.Host(nil), set); err != nil || len(all) > 0 {
 			t.Errorf("CN-09: %s holds %v, %v", set, all, err)
 		}
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/ambit-mesh/ambit/lifecycle"
+	"github.com/ambit-mesh/ambit/node/internal/capture"
 	"github.com/ambit-mesh/ambit/node/internal/enroll"
 	"github.com/ambit-mesh/ambit/node/internal/hostconf"
 	"github.com/ambit-mesh/ambit/node/internal/objects"
@@ -64,6 +65,9 @@ type Config struct {
 	ProxyAccount string
 	// DNSCapture redirects the DNS queries of pods that do not say otherwise.
 	DNSCapture bool
+	// ProbeSource is where kubelet's probes of captured pods seem to come from: link-local, node, or addresses by comma. Default
+	// link-local. NodeAddrs are the node's own addresses, by comma.
+	ProbeSource, NodeAddrs string
 	// RepairEvery is how often the rules of captured pods are compared with the kernel's. Default 15s.
 	RepairEvery time.Duration
 	// LeaveAfter is how long a pod that leaves the mesh can still be reached as one of it, so long the others may take to
@@ -101,12 +105,16 @@ func New(c Config) (*Node, error) {
 			return nil, err
 		}
 	}
+	source, err := capture.ParseSource(c.ProbeSource, c.NodeAddrs)
+	if err != nil {
+		return nil, fmt.Errorf("source of probes %q: %w", c.ProbeSource, err)
+	}
 	api, err := podwatch.NewClient(podwatch.ClientConfig{URL: c.APIServer, TokenFile: c.TokenFile, CAFile: c.CAFile})
 	if err != nil {
 		return nil, err
 	}
 	q := newQueue()
-	a := &agent{conf: c, rules: rules, api: api, probes: &redirect.Probes{}, log: c.Log, queue: q, pods: newPods(), spaces: &spaces{dir: c.NetnsDir}, plans: &plans{}}
+	a := &agent{conf: c, rules: rules, api: api, probes: &redirect.Probes{Source: source}, log: c.Log, queue: q, pods: newPods(), spaces: &spaces{dir: c.NetnsDir}, plans: &plans{}}
 	if c.ProcDir != "" {
 		a.spaces.procs, a.spaces.known = procns.New(c.ProcDir), func(uid string) bool { return a.watch.Has(uid) }
 	}

@@ -71,6 +71,8 @@ func run(ctx context.Context, log *slog.Logger, args []string) error {
 	f.StringVar(&c.OwnedConf, "owned-conf", owned, "file name in the network configuration that is the agent's own, first by name; empty: the plugin is chained into the node's own ($ISTIO_OWNED_CNI_CONFIG_FILENAME, unless $ISTIO_OWNED_CNI_CONFIG is false)")
 	f.StringVar(&c.EnablementSelectors, "enablement-selectors", os.Getenv("AMBIENT_ENABLEMENT_SELECTOR"), "JSON list of {podSelector, namespaceSelector} that are in the mesh, instead of the label istio.io/dataplane-mode ($AMBIENT_ENABLEMENT_SELECTOR)")
 	f.BoolVar(&c.DetectionRetry, "detection-retry", detectionRetry, "let one call of the plugin try for 30s to learn whether a pod is of the mesh ($ENABLE_AMBIENT_DETECTION_RETRY)")
+	f.StringVar(&c.ProbeSource, "probe-source", env("AMBIENT_PROBE_SOURCE", "link-local"), "where kubelet's probes of captured pods seem to come from: link-local, node (its own addresses, low ports) or addresses by comma ($AMBIENT_PROBE_SOURCE)")
+	f.StringVar(&c.NodeAddrs, "node-addresses", os.Getenv("HOST_IPS"), "addresses of this node, by comma, for --probe-source node ($HOST_IPS)")
 	f.StringVar(&c.PluginLogLevel, "plugin-log-level", os.Getenv("PLUGIN_LOG_LEVEL"), "debug, info, warn or error ($PLUGIN_LOG_LEVEL)")
 	f.DurationVar(&c.RepairEvery, "repair-every", 15*time.Second, "how often the rules of captured pods are compared with the kernel's")
 	f.BoolVar(&c.VerifyHost, "verify-host", verifyHost, "with --proc-dir, be ready only if the directories given are those that the node's runtime uses ($VERIFY_HOST)")

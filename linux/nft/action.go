@@ -104,10 +104,25 @@ func SNAT(a netip.Addr) Action {
 		&expr.NAT{Type: expr.NATTypeSourceNAT, Family: natFamily(f), RegAddrMin: reg, RegAddrMax: reg})}
 }
 
-// Registers after an address in register 1: of 4 and of 16 bytes.
+// SNATPorts gives the connection another source address, and a port from first to last.
+func SNATPorts(a netip.Addr, first, last uint16) Action {
+	f, low, high := familyOf(a), uint32(regAfterV4), uint32(regAfterPortV4)
+	if f == IPv6 {
+		low, high = regAfterV6, regAfterPortV6
+	}
+	return Action{text: fmt.Sprintf("snat %s to %s", f, netip.AddrPortFrom(a, first)) + fmt.Sprintf("-%d", last), family: f, build: fixed(
+		&expr.Immediate{Register: reg, Data: a.AsSlice()},
+		&expr.Immediate{Register: low, Data: binary.BigEndian.AppendUint16(nil, first)},
+		&expr.Immediate{Register: high, Data: binary.BigEndian.AppendUint16(nil, last)},
+		&expr.NAT{Type: expr.NATTypeSourceNAT, Family: natFamily(f), RegAddrMin: reg, RegAddrMax: reg, RegProtoMin: low, RegProtoMax: high})}
+}
+
+// Registers after an address in register 1: of 4 and of 16 bytes; and those after them.
 const (
-	regAfterV4 = unix.NFT_REG32_01
-	regAfterV6 = unix.NFT_REG_2
+	regAfterV4     = unix.NFT_REG32_01
+	regAfterV6     = unix.NFT_REG_2
+	regAfterPortV4 = unix.NFT_REG32_02
+	regAfterPortV6 = unix.NFT_REG_3
 )
 
 // DNAT sends the connection to the target, or to one of several by chance. All are of one family.

@@ -154,6 +154,14 @@ func loadAddr(field string, f Family) expr.Any {
 // Sport matches the source port. The rule also needs TCP or UDP.
 func Sport(p uint16) Match { return port("sport", p, false) }
 
+// Sports matches source ports from first to last. The rule also needs TCP or UDP.
+func Sports(first, last uint16) Match {
+	return Match{text: fmt.Sprintf("th sport %d-%d", first, last), build: fixed(
+		&expr.Payload{DestRegister: reg, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 2},
+		&expr.Cmp{Op: expr.CmpOpGte, Register: reg, Data: binary.BigEndian.AppendUint16(nil, first)},
+		&expr.Cmp{Op: expr.CmpOpLte, Register: reg, Data: binary.BigEndian.AppendUint16(nil, last)})}
+}
+
 // Dport matches the destination port. The rule also needs TCP or UDP.
 func Dport(p uint16) Match { return port("dport", p, false) }
 

@@ -17,6 +17,7 @@ type Pod struct {
 	// Virtual are interfaces of the pod, by comma, behind which virtual machines are: what comes from there is outbound.
 	Virtual string
 	V6      bool // the namespace has IPv6
+	Probes  Source
 }
 
 // Rules are what a captured pod's namespace must hold.
@@ -70,8 +71,8 @@ func nat(p Pod) nft.Table {
 	notProxy := nft.NotMark(mesh.Mark, mesh.MarkMask)
 	pre := nft.Chain{Name: "prerouting", Type: nft.NAT, Hook: nft.Prerouting, Priority: nft.PriorityDNAT}
 	out := nft.Chain{Name: "output", Type: nft.NAT, Hook: nft.Output, Priority: nft.PriorityDNAT}
-	each := func(c *nft.Chain, rule func(loopback, probe netip.Prefix) nft.Rule) {
-		c.Rules = append(c.Rules, rule(loopbackV4(), probeV4()), rule(loopbackV6(), probeV6()))
+	each := func(c *nft.Chain, rule func(loopback netip.Prefix, v6 bool) nft.Rule) {
+		c.Rules = append(c.Rules, rule(loopbackV4(), false), rule(loopbackV6(), true))
 	}
 	for name := range strings.SplitSeq(p.Virtual, ",") {
 		if name != "" {
@@ -79,31 +80,33 @@ func nat(p Pod) nft.Table {
 		}
 	}
 	if !p.BypassInbound {
-		each(&pre, func(_, probe netip.Prefix) nft.Rule {
-			return nft.If(nft.Saddr(probe), nft.TCP()).Then(nft.Accept()).Comment("kubelet probes")
+		each(&pre, func(_ netip.Prefix, v6 bool) nft.Rule {
+			return nft.If(p.Probes.matches(v6)...).Then(nft.Accept()).Comment("kubelet probes")
 		})
-		each(&pre, func(loopback, _ netip.Prefix) nft.Rule {
+		each(&pre, func(loopback netip.Prefix, _ bool) nft.Rule {
 			return nft.If(nft.NotDaddr(loopback), nft.TCP(), nft.SYN(), nft.NotDport(mesh.PortHBONE), notProxy).
 				Then(nft.Redirect(mesh.PortPlaintext)).Comment("inbound")
 		})
 	}
-	each(&out, func(_, probe netip.Prefix) nft.Rule {
-		return nft.If(nft.Daddr(probe)).Then(nft.Accept()).Comment("answers to kubelet probes")
-	})
+	for _, v6 := range families(true) {
+		if a, own := p.Probes.addr(v6); !own { // of a node's address it must not let anything else pass; answers are no first segments
+			out.Rules = append(out.Rules, nft.If(nft.Daddr(nft.Host(a))).Then(nft.Accept()).Comment("answers to kubelet probes"))
+		}
+	}
 	if p.DNS {
 		out.Rules = append(out.Rules, nft.If(nft.NotOutIface("lo"), nft.UDP(), nft.Dport(dnsPort), notProxy).
 			Then(nft.Redirect(mesh.PortDNS)).Comment("DNS"))
-		each(&out, func(loopback, _ netip.Prefix) nft.Rule {
+		each(&out, func(loopback netip.Prefix, _ bool) nft.Rule {
 			return nft.If(nft.NotDaddr(loopback), nft.TCP(), nft.SYN(), nft.Dport(dnsPort), notProxy).
 				Then(nft.Redirect(mesh.PortDNS)).Comment("DNS")
 		})
 	}
 	out.Rules = append(out.Rules, nft.If(nft.TCP(), nft.Mark(mesh.ConnMark, mesh.MarkMask)).Then(nft.Accept()).
 		Comment("replies of the application to the proxy"))
-	each(&out, func(loopback, _ netip.Prefix) nft.Rule {
+	each(&out, func(loopback netip.Prefix, _ bool) nft.Rule {
 		return nft.If(nft.NotDaddr(loopback), nft.OutIface("lo")).Then(nft.Accept()).Comment("the pod to itself")
 	})
-	each(&out, func(loopback, _ netip.Prefix) nft.Rule {
+	each(&out, func(loopback netip.Prefix, _ bool) nft.Rule {
 		return nft.If(nft.NotDaddr(loopback), nft.TCP(), nft.SYN(), notProxy).Then(nft.Redirect(mesh.PortOutbound)).Comment("outbound")
 	})
 	return nft.Table{Family: nft.INet, Name: "istio-ambient-nat", Chains: []nft.Chain{pre, out}}
@@ -135,5 +138,3 @@ func raw(p Pod) nft.Table {
 
 func loopbackV4() netip.Prefix { return nft.Host(netip.AddrFrom4([4]byte{127, 0, 0, 1})) }
 func loopbackV6() netip.Prefix { return nft.Host(netip.IPv6Loopback()) }
-func probeV4() netip.Prefix    { return nft.Host(netip.MustParseAddr(mesh.ProbeSourceV4)) }
-func probeV6() netip.Prefix    { return nft.Host(netip.MustParseAddr(mesh.ProbeSourceV6)) }

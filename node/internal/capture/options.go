@@ -9,9 +9,9 @@ import (
 	"github.com/ambit-mesh/ambit/node/internal/objects"
 )
 
-// Options reads what a pod says about its capture. Whether its DNS is captured is dns, unless the pod says otherwise.
-func Options(p objects.Pod, dns, v6 bool) Pod {
-	o := Pod{DNS: dns, V6: v6}
+// Options reads what a pod says about its capture. What it does not say is as in of.
+func Options(p objects.Pod, of Pod) Pod {
+	o := of
 	if b, err := strconv.ParseBool(p.Annotations[mesh.AnnotationBypassInbound]); err == nil {
 		o.BypassInbound = b // anything that is not a boolean leaves the pod captured
 	}

@@ -30,7 +30,7 @@ func TestOptions(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			for _, v6 := range []bool{false, true} {
 				c.want.V6 = v6
-				if got := capture.Options(objects.Pod{Annotations: c.words}, c.dns, v6); got != c.want {
+				if got := capture.Options(objects.Pod{Annotations: c.words}, capture.Pod{DNS: c.dns, V6: v6}); got != c.want {
 					t.Errorf("Options = %+v, want %+v", got, c.want)
 				}
 			}

@@ -53,8 +53,8 @@ func TestForgedProbes(t *testing.T) {
 		build func(*testing.T, bool) network
 		table nft.Table
 	}{
-		"pods on one bridge": {func(t *testing.T, v6 bool) network { return newNetwork(t, v6, capture.Pod{}) }, capture.Bridges()},
-		"pods routed":        {routed, capture.Host(nil)},
+		"pods on one bridge": {func(t *testing.T, v6 bool) network { return newNetwork(t, v6, capture.Pod{}) }, capture.Source{}.Bridges()},
+		"pods routed":        {routed, capture.Source{}.Host(nil)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			families(t, func(t *testing.T, v6 bool) {

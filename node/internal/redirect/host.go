@@ -15,6 +15,9 @@ import (
 
 // Probes keeps the node's list of the pods whose probes bypass the proxy.
 type Probes struct {
+	// Source is how they are told from everybody else's connections.
+	Source capture.Source
+
 	mu   sync.Mutex // guards below and makes changes of the kernel's table one after the other
 	pods map[netip.Addr]bool
 	led  map[netip.Addr][]link.Rule // routing rules that their probes need; see branch
@@ -24,11 +27,11 @@ type Probes struct {
 func (p *Probes) Ensure() (changed bool, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	d, err := nft.Compare(nil, capture.Host(nil))
+	d, err := nft.Compare(nil, p.Source.Host(nil))
 	if err != nil {
 		return false, fmt.Errorf("compare probe exemption: %w", err)
 	}
-	have, err := current()
+	have, err := p.current()
 	if err != nil {
 		return false, err
 	}
@@ -36,7 +39,7 @@ func (p *Probes) Ensure() (changed bool, err error) {
 	if len(d) == 0 {
 		return len(lost) > 0, p.changeLocked(lost, nft.AddAddrs)
 	}
-	if err := nft.Apply(nil, capture.Host(append(have, lost...))); err != nil {
+	if err := nft.Apply(nil, p.Source.Host(append(have, lost...))); err != nil {
 		return false, fmt.Errorf("probe exemption: %w", err)
 	}
 	return true, nil
@@ -46,9 +49,9 @@ func (p *Probes) Ensure() (changed bool, err error) {
 func (p *Probes) Guard() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	d, err := nft.Compare(nil, capture.Bridges())
+	d, err := nft.Compare(nil, p.Source.Bridges())
 	if err == nil && len(d) > 0 {
-		err = nft.Apply(nil, capture.Bridges())
+		err = nft.Apply(nil, p.Source.Bridges())
 	}
 	if err != nil {
 		return fmt.Errorf("guard bridges against forged probes: %w", err)
@@ -57,14 +60,14 @@ func (p *Probes) Guard() error {
 }
 
 // current lists the pods in the kernel's table, none if there is no table.
-func current() ([]netip.Addr, error) {
-	l, err := nft.List(nil, capture.Host(nil))
+func (p *Probes) current() ([]netip.Addr, error) {
+	l, err := nft.List(nil, p.Source.Host(nil))
 	if err != nil || l == nil {
 		return nil, err
 	}
 	var all []netip.Addr
 	for _, set := range []string{capture.ProbesV4, capture.ProbesV6} {
-		a, err := nft.Addrs(nil, capture.Host(nil), set)
+		a, err := nft.Addrs(nil, p.Source.Host(nil), set)
 		if err != nil {
 			// Somebody changed the table so that the set is gone: there is nothing to keep.
 			continue
@@ -104,7 +107,7 @@ func (p *Probes) Delete(pod ...netip.Addr) error {
 func (p *Probes) Prune() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	have, err := current()
+	have, err := p.current()
 	if err != nil {
 		return err
 	}
@@ -115,7 +118,7 @@ func (p *Probes) Prune() error {
 func (p *Probes) Remove() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return errors.Join(nft.Delete(nil, capture.Host(nil)), nft.Delete(nil, capture.Bridges()), sweepRules(true))
+	return errors.Join(nft.Delete(nil, p.Source.Host(nil)), nft.Delete(nil, p.Source.Bridges()), sweepRules(true))
 }
 
 func (p *Probes) allLocked() []netip.Addr {
@@ -136,8 +139,8 @@ func (p *Probes) changeLocked(pods []netip.Addr, f setFunc) error {
 		}
 	}
 	return errors.Join(
-		f(nil, capture.Host(nil), capture.ProbesV4, v4...),
-		f(nil, capture.Host(nil), capture.ProbesV6, v6...))
+		f(nil, p.Source.Host(nil), capture.ProbesV4, v4...),
+		f(nil, p.Source.Host(nil), capture.ProbesV6, v6...))
 }
 
 // setFunc is nft.AddAddrs or nft.DeleteAddrs.

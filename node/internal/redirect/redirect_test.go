@@ -369,7 +369,7 @@ func TestDifferencesFindTamperingAndApplyRepairsIt(t *testing.T) {
 func TestNodesOwnConnectionsComeFromTheProbesAddress(t *testing.T) {
 	families(t, func(t *testing.T, v6 bool) {
 		n := newNetwork(t, v6, capture.Pod{})
-		must(t, nft.Apply(n.node, capture.Host([]netip.Addr{n.podIP})))
+		must(t, nft.Apply(n.node, capture.Source{}.Host([]netip.Addr{n.podIP})))
 		arrivals := make(chan arrival, 1)
 		listen(t, n.pod, arrivals, "application", anyAddr(v6, 80), sock.Options{})
 		listen(t, n.other, arrivals, "other", anyAddr(v6, 80), sock.Options{})
@@ -393,7 +393,7 @@ func TestProbesKeepWhatAnEarlierAgentExempted(t *testing.T) {
 	listed := func() string {
 		var words []string
 		for _, set := range []string{capture.ProbesV4, capture.ProbesV6} {
-			all, err := nft.Addrs(nil, capture.Host(nil), set)
+			all, err := nft.Addrs(nil, capture.Source{}.Host(nil), set)
 			must(t, err)
 			for _, a := range all {
 				words = append(words, a.String())
