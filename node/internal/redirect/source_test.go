@@ -60,7 +60,7 @@ const (
 )
 
 // Probes from the node's own address pass; whoever else has that address at the pod, because it was translated or forged, does not.
-func TestProbesFromTheNodesOwnAddress(t *testing.T) {
+func TestBP01ProbesFromTheNodesOwnAddress(t *testing.T) {
 	families(t, func(t *testing.T, v6 bool) {
 		n, s, arrivals := ofNode(t, v6, routed)
 		must(t, nft.Apply(n.node, s.Host([]netip.Addr{n.podIP})))
@@ -104,7 +104,7 @@ func TestProbesFromTheNodesOwnAddress(t *testing.T) {
 }
 
 // On a bridge somebody may take the node's address for its own.
-func TestForgedNodeAddress(t *testing.T) {
+func TestBP01ForgedNodeAddress(t *testing.T) {
 	families(t, func(t *testing.T, v6 bool) {
 		n, s, arrivals := ofNode(t, v6, func(t *testing.T, v6 bool) network { return newNetwork(t, v6, capture.Pod{}) })
 		bits := 24
