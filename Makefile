@@ -12,7 +12,7 @@ DATE    := $(or $(shell git log -1 --format=%ct 2>/dev/null),0)
 TOOL    := $(GO) tool -modfile=tools.mod
 
 .DEFAULT_GOAL := help
-.PHONY: help build test check demo race bench microbench interop test-kubernetes fuzz deps gen images clean
+.PHONY: help build test check demo race bench microbench interop test-kubernetes kind fuzz deps gen images clean
 
 help: ## print this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,7 +47,10 @@ interop: ## run beside Istio's own ztunnel, the file that ZTUNNEL_BIN names
 	AMBIT_BIN=$(CURDIR)/$(BIN) ZTUNNEL_BIN=$(abspath $(ZTUNNEL_BIN)) $(GO) test -count=1 -timeout 10m -v ./test/interop
 
 test-kubernetes: ## run the mesh on a real Kubernetes: a cluster of its own (needs root), or that of KUBECONFIG
-	@test/kubernetes/run
+	@MAKE='$(MAKE)' test/kubernetes/run
+
+kind: ## create a kind cluster of three nodes (or use it), load the images and install the mesh; needs kind, Docker and kubectl
+	@MAKE='$(MAKE)' test/kubernetes/kind
 
 images: ## pack every component and sample into container images, dist/images*.tar, without Docker; ARCH=amd64: for one architecture
 	@for arch in $(ARCH); do mkdir -p dist/bin/linux-$$arch && \
