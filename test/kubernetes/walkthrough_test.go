@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/netip"
+	"os"
 	"os/exec"
 	"regexp"
 	"slices"
@@ -36,6 +37,30 @@ const (
 	demandTLS      = "kubectl apply -f samples/bookinfo/policy/strict.yaml"
 	leave          = "kubectl label namespace default istio.io/dataplane-mode-"
 )
+
+// TestReadme: what the README tells users to type after the installation is what the walk types.
+func TestReadme(t *testing.T) {
+	b, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(b), "\n## On Kubernetes\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	_, section, _ = strings.Cut(section, "\nThen:\n")
+	var got []string
+	for line := range strings.Lines(section) {
+		if line, ok := strings.CutPrefix(strings.TrimRight(line, "\n"), "    "); ok && !strings.HasPrefix(line, "#") {
+			got = append(got, line)
+		}
+	}
+	want := []string{
+		listMesh, bookinfo, sleep, notsleep, openGateway, throughGateway, fromSleep, fromNotsleep, enroll, loop, ztunnelLogs,
+		allowSleep, demandTLS, leave, "bin/ambit uninstall --purge",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("README.md says\n%s\nand the walk\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
 
 const title = "<title>Simple Bookstore App</title>"
 
