@@ -25,7 +25,7 @@ type config struct {
 	xds, ca, serverName, root, token string
 	zds                              string
 	admin, metrics, readiness        string
-	grace                            time.Duration
+	grace, certTTL                   time.Duration
 	gc                               int // percent that the heap may grow in calm; 0: GOGC says it
 	levels, version                  string
 	format                           telemetry.Format
@@ -92,6 +92,7 @@ func parse(args []string, getenv func(string) string, usage io.Writer) (config, 
 		return config{}, err
 	}
 	grace := f.String("grace", env("CONNECTION_TERMINATION_DEADLINE", within), "how long connections may finish at the end (CONNECTION_TERMINATION_DEADLINE, or 5s less than TERMINATION_GRACE_PERIOD_SECONDS)")
+	certTTL := f.String("cert-ttl", env("SECRET_TTL", "24h"), "life of certificates to ask for; they are renewed after a third of it (SECRET_TTL)")
 	if err := f.Parse(args); err != nil {
 		return config{}, err
 	}
@@ -103,6 +104,9 @@ func parse(args []string, getenv func(string) string, usage io.Writer) (config, 
 	}
 	if c.grace, err = seconds(*grace); err != nil || c.grace <= 0 {
 		return config{}, fmt.Errorf("grace %q: want a duration such as 30s", *grace)
+	}
+	if c.certTTL, err = seconds(*certTTL); err != nil || c.certTTL < time.Minute {
+		return config{}, fmt.Errorf("cert-ttl %q: want a duration of a minute or more, such as 24h", *certTTL)
 	}
 	for name, addr := range map[string]string{"xds": c.xds, "ca": c.ca} {
 		if _, _, err := net.SplitHostPort(addr); err != nil {

@@ -32,3 +32,15 @@ func TestTimeToDrainLeavesTimeBeforeTheKubeletKills(t *testing.T) {
 		}
 	}
 }
+
+func TestLifeOfCertificates(t *testing.T) {
+	for _, c := range []struct {
+		ttl  string
+		want time.Duration
+	}{{"", 24 * time.Hour}, {"15m", 15 * time.Minute}, {"3600", time.Hour}, {"soon", 0}, {"1s", 0}, {"-1h", 0}} {
+		got, err := parse([]string{"-node", "n1"}, func(name string) string { return map[string]string{"SECRET_TTL": c.ttl}[name] }, io.Discard)
+		if c.want == 0 && (err == nil || !strings.Contains(err.Error(), c.ttl)) || c.want != 0 && (err != nil || got.certTTL != c.want) {
+			t.Errorf("SECRET_TTL=%s: %v, %v; want %v", c.ttl, got.certTTL, err, c.want)
+		}
+	}
+}

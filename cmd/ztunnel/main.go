@@ -106,7 +106,7 @@ func serve(ctx context.Context, c config, handler *telemetry.Handler, levels *te
 		TrustDomain: c.trustDomain, PreferredNamespace: c.prefer, NoDNS: !c.dns, OnDemand: c.onDemand, RegistryOnly: c.registryOnly, PolicyLogs: c.policyLogs, Resolvers: resolvers, ZDSSocket: c.zds, Grace: c.grace,
 		RootFile: c.meshRoot, CRLFile: c.crl, PostQuantum: c.postQuantum, SameNode: c.sameNode,
 		XDS:   client.Config{Address: c.xds, TLS: tls, Token: token},
-		CA:    &certs.CA{Address: c.ca, TLS: tls, Token: token, ClusterID: c.cluster, Impersonate: true},
+		CA:    &certs.CA{Address: c.ca, TLS: tls, Token: token, ClusterID: c.cluster, Impersonate: true, TTL: c.certTTL},
 		Ready: ready, Metrics: metrics, Access: telemetry.NewAccess(handler), Log: log,
 	})
 	if err != nil {
