@@ -17,6 +17,7 @@ func testAgent(t *testing.T, c *kube.Cluster) {
 		for range 2 { // kubelet waits 10 s before it starts it the second time
 			for _, n := range []string{m.one, m.two} {
 				m.kill(t, n, "ambit-node")
+				m.runs(t, n, "ambit-node")
 			}
 			m.rolledOut(t, "ds/istio-cni-node")
 		}
@@ -58,6 +59,15 @@ func (m *crowd) kill(t *testing.T, node, program string) (at time.Time) {
 		return err
 	})
 	return at
+}
+
+// runs waits until a program does, on a node.
+func (m *crowd) runs(t *testing.T, node, program string) {
+	t.Helper()
+	m.Eventually(t, patience, program+" runs on "+node, func() error {
+		_, err := m.TryEnter(node, "pgrep", "-x", program)
+		return err
+	})
 }
 
 // nextImage is an image of the mesh by another tag, as one of the next version would be.

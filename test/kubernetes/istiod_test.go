@@ -66,6 +66,9 @@ func (m *crowd) leader(t *testing.T) string {
 // inForce holds that a policy which is applied now comes into force everywhere, and that its status says so.
 func (m *crowd) inForce(t *testing.T, name string) {
 	t.Helper()
-	m.apply(t, m.ns, `{apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, metadata: {name: `+name+`}, spec: {selector: {matchLabels: {app: nobody}}, action: DENY, rules: [{}]}}`)
+	m.Eventually(t, patience, "the policy is accepted", func() error { // the webhook is the control plane's
+		_, err := m.tryApply(`{apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, metadata: {name: ` + name + `}, spec: {selector: {matchLabels: {app: nobody}}, action: DENY, rules: [{}]}}`)
+		return err
+	})
 	m.Kubectl(t, "wait", "-n", m.ns, "--for=condition=ZtunnelAccepted", "authorizationpolicy/"+name, "--timeout=90s")
 }
