@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"path"
 	"slices"
 	"strings"
@@ -14,7 +13,6 @@ import (
 
 	"github.com/ambit-mesh/ambit/cli/internal/analyze"
 	"github.com/ambit-mesh/ambit/control/source/kinds"
-	"github.com/ambit-mesh/ambit/local/client"
 	"github.com/ambit-mesh/ambit/local/table"
 )
 
@@ -179,7 +177,7 @@ func (l *look) gather(ctx context.Context, f analyzeFlags, args []string) (analy
 
 // everything lists what has a say in findings, many kinds at a time, and names the kinds that this user may not see and
 // that can be done without.
-func (l *look) everything(ctx context.Context) (all []kinds.Object, unseen []string, err error) {
+func (l *look) everything(ctx context.Context) (all []kinds.Object, unseen []string, failed error) {
 	needed := slices.DeleteFunc(kinds.All(), func(k kinds.Kind) bool { return !analyze.Reads(k) })
 	lists, errs := make([][]kinds.Object, len(needed)), make([]error, len(needed))
 	m, room := l.mesh(), make(chan struct{}, 8)
@@ -192,22 +190,25 @@ func (l *look) everything(ctx context.Context) (all []kinds.Object, unseen []str
 		})
 	}
 	asked.Wait()
-	var failed []error
+	var forbidden []string
 	for i, k := range needed {
-		var refused *client.StatusError
 		switch err := errs[i]; {
 		case err == nil:
 			all = append(all, slices.DeleteFunc(lists[i], func(o kinds.Object) bool { return !analyze.Matters(o) })...)
-		case errors.As(err, &refused) && refused.Code == http.StatusForbidden && (k.Kind == "Secret" || k.Kind == "ServiceAccount"):
+		case isForbidden(err) && (k.Kind == "Secret" || k.Kind == "ServiceAccount"):
 			unseen = append(unseen, k.Kind)
 			fmt.Fprintf(l.env.Err, "Warning: you may not list %s: findings about them are left out\n", k.Plural)
+		case isForbidden(err):
+			forbidden = append(forbidden, k.Resource())
+			failed = err
 		default:
-			if failed = append(failed, fmt.Errorf("list %s: %w", k.Plural, err)); refused == nil {
-				return nil, nil, failed[0] // the others say the same of a server that does not answer
-			}
+			return nil, nil, fmt.Errorf("list %s: %w", k.Plural, err) // the others say the same of a server that does not answer
 		}
 	}
-	return all, unseen, errors.Join(failed...)
+	if len(forbidden) > 1 {
+		return nil, nil, fmt.Errorf("of all namespaces you may not list %s: %w", strings.Join(forbidden, ", "), failed)
+	}
+	return all, unseen, failed
 }
 
 // read decodes a text; with lenient, kinds that are not of the mesh are left out.

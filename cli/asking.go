@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -47,15 +49,27 @@ func askEach[T any](pods []*corev1.Pod, ask func(*corev1.Pod) (T, error)) []answ
 	return all
 }
 
-// failures are the errors among answers.
+// failures are the errors among answers. That a right is missing is told once.
 func failures[T any](all []answer[T]) error {
 	var failed []error
+	forbidden := false
 	for _, a := range all {
+		if isForbidden(a.err) {
+			if forbidden {
+				continue
+			}
+			forbidden = true
+		}
 		if a.err != nil {
 			failed = append(failed, a.err)
 		}
 	}
 	return errors.Join(failed...)
+}
+
+func isForbidden(err error) bool {
+	var refused *client.StatusError
+	return errors.As(err, &refused) && refused.Code == http.StatusForbidden
 }
 
 // page reads a page of a debug server of a pod of the mesh.
@@ -72,8 +86,11 @@ func (l *look) call(ctx context.Context, method string, p *corev1.Pod, port int,
 	case err == nil:
 		return b, nil
 	case errors.As(err, &answered) && answered.Reason == "" && answered.Code == http.StatusNotFound && l.at.state == "":
-		return nil, fmt.Errorf("%w: it is of another version than this command, or not ambit's (`ambit version` tells)", err)
-	case errors.As(err, &answered), ctx.Err() != nil:
+		page, _, _ := strings.Cut(path, "?")
+		return nil, fmt.Errorf("%s has no page %s: it is of another version than this command, or not ambit's; see `ambit version`", p.Name, page)
+	case errors.As(err, &answered):
+		return nil, fmt.Errorf("%s: %w", p.Name, err)
+	case ctx.Err() != nil:
 		return nil, err
 	}
 	if why := l.trouble(ctx, p); why != "" {
@@ -109,7 +126,13 @@ func troubleOf(p *corev1.Pod, n *corev1.Node, now time.Time, see func(...string)
 			}
 		}
 	}
-	for _, c := range p.Status.ContainerStatuses {
+	if p.Spec.NodeName == "" {
+		return "it is on no node yet: see " + see("describe pod -n", p.Namespace, p.Name)
+	}
+	for _, c := range slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses) {
+		if c.State.Terminated != nil && c.State.Terminated.ExitCode == 0 {
+			continue // an init container has done its work
+		}
 		ended := c.LastTerminationState.Terminated
 		switch {
 		case c.State.Waiting != nil:

@@ -19,7 +19,7 @@ func TestWhyAPodDoesNotAnswer(t *testing.T) {
 	}
 	pod := func(ready corev1.ConditionStatus, s corev1.ContainerStatus) *corev1.Pod {
 		s.Name = "istio-proxy"
-		return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "z", Namespace: "istio-system"}, Status: corev1.PodStatus{
+		return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "z", Namespace: "istio-system"}, Spec: corev1.PodSpec{NodeName: "n1"}, Status: corev1.PodStatus{
 			Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: ready}}, ContainerStatuses: []corev1.ContainerStatus{s},
 		}}
 	}

@@ -38,6 +38,9 @@ func newAuthz(env Env) *cobra.Command {
 					return err
 				}
 				name, namespace = pod.Name, pod.Namespace
+				if !captured(pod) && native(pod) == "" {
+					fmt.Fprintf(env.Err, "Warning: nobody enforces policies for %s.%s: %s\n", name, namespace, l.uncaptured(c.Context(), pod))
+				}
 				if _, d, err = l.servant(c.Context(), pod); err != nil {
 					return err
 				}

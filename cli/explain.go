@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -12,7 +13,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/ambit-mesh/ambit/api/explain"
-	"github.com/ambit-mesh/ambit/control/source/kinds"
 	"github.com/ambit-mesh/ambit/mesh"
 )
 
@@ -131,6 +131,9 @@ func (l *look) fromPod(ctx context.Context, e *explanation, pod *corev1.Pod, dia
 		return fmt.Errorf("pod %s is on no node yet: see %s", e.From, l.see("describe pod -n", pod.Namespace, pod.Name))
 	}
 	q := url.Values{"from": {e.From}, "to": {dialled}}
+	if pod.Status.Phase != corev1.PodRunning {
+		return fmt.Errorf("pod %s does not run: %s", e.From, cmp.Or(l.trouble(ctx, pod), "it is "+string(pod.Status.Phase)))
+	}
 	if err := l.ask(ctx, e.Node, q, &e.Outbound); err != nil {
 		return err
 	}
@@ -206,15 +209,30 @@ func (l *look) uncaptured(ctx context.Context, p *corev1.Pod) string {
 	if p.Labels[mesh.LabelDataplaneMode] == mesh.DataplaneModeNone {
 		return "the pod has the label " + mesh.LabelDataplaneMode + "=none"
 	}
-	kind, _ := kinds.Find("namespaces")
-	ns, err := l.mesh().Get(ctx, kind, "", p.Namespace)
+	ns, err := l.mesh().Get(ctx, kindNamed("namespaces"), "", p.Namespace)
 	switch {
 	case err != nil:
 		return err.Error()
 	case p.Labels[mesh.LabelDataplaneMode] != mesh.DataplaneModeAmbient && ns.GetLabels()[mesh.LabelDataplaneMode] != mesh.DataplaneModeAmbient:
 		return "neither the pod nor its namespace has the label " + mesh.LabelDataplaneMode + "=ambient"
+	case p.Status.Phase != corev1.PodRunning:
+		return "it does not run: " + cmp.Or(l.trouble(ctx, p), "it is "+string(p.Status.Phase))
 	case p.Annotations[mesh.AnnotationRedirection] == mesh.RedirectionPending:
-		return "its enrolment is not finished: see the logs of istio-cni-node on " + p.Spec.NodeName
+		return "its enrolment is not finished: see " + l.agentLog(ctx, p.Spec.NodeName)
 	}
-	return "the node agent has not enrolled it: see the logs of istio-cni-node on " + p.Spec.NodeName
+	return "the node agent has not enrolled it: see " + l.agentLog(ctx, p.Spec.NodeName)
+}
+
+// agentLog says where the node agent of a node tells what it did.
+func (l *look) agentLog(ctx context.Context, node string) string {
+	objects, err := l.mesh().List(ctx, kindNamed("pods"), systemNamespace, agentPods)
+	if err == nil {
+		for _, o := range objects {
+			if p, ok := o.(*corev1.Pod); ok && p.Spec.NodeName == node {
+				return l.see("logs -n", p.Namespace, p.Name)
+			}
+		}
+		return "why no istio-cni-node runs on " + node
+	}
+	return "the logs of istio-cni-node on " + node
 }

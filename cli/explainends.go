@@ -16,6 +16,7 @@ import (
 
 	"github.com/ambit-mesh/ambit/api/explain"
 	"github.com/ambit-mesh/ambit/control/source/kinds"
+	"github.com/ambit-mesh/ambit/local/client"
 	"github.com/ambit-mesh/ambit/mesh"
 )
 
@@ -166,7 +167,8 @@ func (l *look) target(ctx context.Context, to string) (dialled, note string, err
 	if err != nil {
 		if !qualified {
 			name, namespace := l.split(host)
-			if near := suggest(name, namesOf(ctx, l.mesh(), services, namespace)); near != "" {
+			near := suggest(name, namesOf(ctx, l.mesh(), services, namespace))
+			if near != "" || client.NotFound(err) && l.namespaceExists(ctx, namespace) == nil {
 				return "", "", fmt.Errorf("there is no service and no pod %q in namespace %s%s", name, namespace, near)
 			}
 		}
@@ -182,6 +184,9 @@ func (l *look) target(ctx context.Context, to string) (dialled, note string, err
 	}
 	if p.Status.PodIP == "" {
 		return "", "", fmt.Errorf("pod %s has no address yet: it is %s", p.Name, cmp.Or(string(p.Status.Phase), "Pending"))
+	}
+	if !ready(p) {
+		note = strings.TrimPrefix(note+"; the pod is not ready: "+cmp.Or(l.trouble(ctx, p), string(p.Status.Phase)), "; ")
 	}
 	return net.JoinHostPort(p.Status.PodIP, port), note, nil
 }

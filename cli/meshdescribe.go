@@ -66,6 +66,9 @@ func (l *look) describePod(ctx context.Context, name string) (*page, error) {
 		return nil, err
 	}
 	p := &page{title: fmt.Sprintf("Pod %s.%s at %s on %s", pod.Name, pod.Namespace, cmp.Or(pod.Status.PodIP, "no address"), cmp.Or(pod.Spec.NodeName, "no node"))}
+	if !ready(pod) && pod.Status.Phase != corev1.PodSucceeded {
+		p.say("state", wary, "not ready: %s", cmp.Or(l.trouble(ctx, pod), string(pod.Status.Phase)))
+	}
 	var d *zdump.Dump
 	switch {
 	case captured(pod):
@@ -143,9 +146,7 @@ func (l *look) servicesOf(ctx context.Context, p *page, pod *corev1.Pod) error {
 		}
 	}
 	for _, s := range found {
-		if err := l.ingress(ctx, p, s); err != nil {
-			return err
-		}
+		l.ingress(ctx, p, s)
 	}
 	return nil
 }
@@ -163,10 +164,11 @@ func portsOf(s *corev1.Service) string {
 }
 
 // ingress tells which routes of gateways lead to a service.
-func (l *look) ingress(ctx context.Context, p *page, s *corev1.Service) error {
+func (l *look) ingress(ctx context.Context, p *page, s *corev1.Service) {
 	objects, err := l.mesh().List(ctx, kindNamed("virtualservices"), "", "")
 	if err != nil {
-		return err
+		p.fail("ingress", "not known: %v", err)
+		return
 	}
 	full := s.Name + "." + s.Namespace + ".svc." + mesh.ClusterDomain
 	for _, o := range objects {
@@ -179,12 +181,11 @@ func (l *look) ingress(ctx context.Context, p *page, s *corev1.Service) error {
 				h := d.GetDestination().GetHost()
 				if h == full || h == s.Name && v.Namespace == s.Namespace || h == s.Name+"."+s.Namespace || h == s.Name+"."+s.Namespace+".svc" {
 					p.say("ingress", plain, "VirtualService %s/%s leads to it from gateway %s, for hosts %s", v.Namespace, v.Name, strings.Join(v.Spec.GetGateways(), ", "), strings.Join(v.Spec.GetHosts(), ", "))
-					return nil
+					return
 				}
 			}
 		}
 	}
-	return nil
 }
 
 // enforced tells the mode of mutual TLS and the policies that a ztunnel has for a workload.
@@ -241,6 +242,8 @@ func (l *look) describeService(ctx context.Context, name string) (*page, error) 
 		}
 	}
 	switch {
+	case len(s.Spec.Selector) == 0:
+		p.say("endpoints", plain, "it selects no pods: others say what its addresses are")
 	case len(pods) == 0:
 		p.say("endpoints", bad, "no pod runs behind it")
 	case in == len(pods):
@@ -263,9 +266,7 @@ func (l *look) describeService(ctx context.Context, name string) (*page, error) 
 	if w := s.Labels[mesh.LabelUseWaypoint]; w != "" {
 		p.say("waypoint", plain, "%s is named by the service's label", w)
 	}
-	if err := l.ingress(ctx, p, s); err != nil {
-		return nil, err
-	}
+	l.ingress(ctx, p, s)
 	for _, pod := range pods {
 		if !captured(pod) {
 			continue

@@ -89,8 +89,11 @@ func newProxyStatus(env Env) *cobra.Command {
 		Example: "  ambit proxy-status\n  ambit ps ztunnel-x7k2p\n  ambit ps -o json",
 		RunE: func(c *cobra.Command, args []string) error {
 			all, silent := l.proxies(c.Context())
-			if len(all) == 0 && silent != nil {
+			switch {
+			case errors.As(silent, new(absence)):
 				return errors.Join(silent, l.tellAlone(c.Context()))
+			case len(all) == 0 && silent != nil:
+				return silent
 			}
 			if l.namespace != "" {
 				if err := l.namespaceExists(c.Context(), l.namespace); err != nil {
@@ -224,6 +227,10 @@ func (l *look) unconnected(ctx context.Context, all []xdsClient) ([]string, erro
 		p, ok := o.(*corev1.Pod)
 		if !ok || !speaksXDS(p) || p.Status.Phase != corev1.PodRunning || p.DeletionTimestamp != nil ||
 			slices.ContainsFunc(all, func(x xdsClient) bool { return x.Caller.Pod == p.Name && x.Caller.Namespace == p.Namespace }) {
+			continue
+		}
+		if why := troubleOf(p, nil, time.Now(), l.see); why != "" {
+			away = append(away, fmt.Sprintf("%s.%s on %s is not connected: %s.", p.Name, p.Namespace, p.Spec.NodeName, why))
 			continue
 		}
 		away = append(away, fmt.Sprintf("%s.%s on %s is not connected: it works with what it had. See %s.", p.Name, p.Namespace, p.Spec.NodeName, l.see("logs -n", p.Namespace, p.Name, "--tail 20")))

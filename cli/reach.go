@@ -34,6 +34,7 @@ const (
 	systemNamespace = "istio-system"
 	ztunnelPods     = "app=ztunnel"
 	istiodPods      = "app=istiod"
+	agentPods       = "k8s-app=istio-cni-node"
 	debugPort       = 15014
 )
 
@@ -73,9 +74,9 @@ func (l *look) podsOf(ctx context.Context, selector, what string) ([]*corev1.Pod
 	switch {
 	case len(pods) > 0:
 	case len(others) > 0:
-		return nil, fmt.Errorf("no %s runs in namespace %s (%s): see %s", what, systemNamespace, strings.Join(others, ", "), l.see("describe pods -n", systemNamespace, "-l", selector))
+		return nil, noneRuns("no %s runs in namespace %s (%s): see %s", what, systemNamespace, strings.Join(others, ", "), l.see("describe pods -n", systemNamespace, "-l", selector))
 	case l.at.state != "":
-		return nil, fmt.Errorf("no %s runs in namespace %s: see %s", what, systemNamespace, l.see("get pods -A"))
+		return nil, noneRuns("no %s runs in namespace %s: see %s", what, systemNamespace, l.see("get pods -A"))
 	default:
 		return nil, l.none(ctx, selector, what)
 	}
@@ -84,6 +85,11 @@ func (l *look) podsOf(ctx context.Context, selector, what string) ([]*corev1.Pod
 	})
 	return pods, nil
 }
+
+// absence says that a part of the mesh does not run at all, rather than that it could not be asked.
+type absence struct{ error }
+
+func noneRuns(format string, args ...any) error { return absence{fmt.Errorf(format, args...)} }
 
 // none says why a part of the mesh has no pods: its workload wants none or gets none, or there is no mesh.
 func (l *look) none(ctx context.Context, selector, what string) error {
@@ -101,12 +107,12 @@ func (l *look) none(ctx context.Context, selector, what string) error {
 				wanted, label = int(w.Status.DesiredNumberScheduled), w.Spec.Template.Labels["app"]
 			}
 			if "app="+label == selector {
-				return fmt.Errorf("no %s runs in namespace %s, of which %s/%s wants %s: see %s", what, systemNamespace, strings.TrimSuffix(kind, "s"), o.GetName(),
+				return noneRuns("no %s runs in namespace %s, of which %s/%s wants %s: see %s", what, systemNamespace, strings.TrimSuffix(kind, "s"), o.GetName(),
 					count(wanted, "pod", "pods"), l.see("describe -n", systemNamespace, strings.TrimSuffix(kind, "s"), o.GetName()))
 			}
 		}
 	}
-	return fmt.Errorf("no %s is installed in namespace %s of this cluster: `ambit install` brings the mesh, --context or --kubeconfig names another cluster", what, systemNamespace)
+	return noneRuns("no %s is installed in namespace %s of this cluster: `ambit install` brings the mesh, --context or --kubeconfig names another cluster", what, systemNamespace)
 }
 
 // rank orders pods by how likely they are to answer.
@@ -141,7 +147,11 @@ func (l *look) ztunnels(ctx context.Context, node, name string) ([]*corev1.Pod, 
 			found = append(found, p)
 		}
 	}
-	if len(found) == 0 {
+	switch {
+	case len(found) > 0:
+	case node != "":
+		return nil, fmt.Errorf("no ztunnel runs on a node %s; there are: %s", node, strings.Join(have, ", "))
+	default:
 		return nil, fmt.Errorf("no such ztunnel; there are: %s", strings.Join(have, ", "))
 	}
 	return found, nil

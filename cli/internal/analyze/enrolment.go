@@ -8,6 +8,7 @@ import (
 	securityv1beta1 "istio.io/api/security/v1beta1"
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/ambit-mesh/ambit/control/source/kinds"
 	"github.com/ambit-mesh/ambit/mesh"
@@ -120,7 +121,7 @@ func (a *analysis) captured(p pod) {
 	}
 	switch {
 	case p.spec.HostNetwork:
-		if p.running == nil {
+		if p.running == nil || metav1.GetControllerOf(p.running) == nil { // others are told of by their template
 			a.add(p.Located, finding{
 				Info, "AMB0009", "spec", "Pods of the host network cannot be in the mesh: their connections are plain text, without an identity.",
 				"leave hostNetwork out, or label them " + mesh.LabelDataplaneMode + "=none to say that it is meant",

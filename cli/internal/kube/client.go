@@ -84,14 +84,15 @@ func (c *Client) List(ctx context.Context, k kinds.Kind, namespace, selector str
 		})
 		return err
 	})
-	if coded(err, http.StatusGone) && s.Page > 0 { // it took longer than the server keeps what the list began with
+	if coded(err, http.StatusGone) { // it took longer than the server keeps what the list began with
 		s.Page, all = 0, nil
 		all, _, err = c.api.ListAt(ctx, k, s)
+		err = c.refused(err)
 	}
 	if client.NotFound(err) {
 		return nil, nil
 	}
-	return all, c.refused(err)
+	return all, err
 }
 
 // read decodes an object of a list. What others may have put into it that we cannot read keeps none of the rest away.

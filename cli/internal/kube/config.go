@@ -17,6 +17,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/ambit-mesh/ambit/control/source/kinds"
 	"github.com/ambit-mesh/ambit/local"
 )
 
@@ -41,10 +42,7 @@ func Load(file, context string) (*Config, error) {
 	from := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{CurrentContext: context})
 	conf, err := from.ClientConfig()
 	if err != nil {
-		if clientcmd.IsEmptyConfig(err) {
-			return nil, ErrNone
-		}
-		return nil, fmt.Errorf("kubeconfig: %w", err)
+		return nil, unusable(err, file, context)
 	}
 	c := &Config{REST: conf, Context: context, From: place(file)}
 	if c.Namespace, _, err = from.Namespace(); err != nil {
@@ -64,6 +62,27 @@ func Load(file, context string) (*Config, error) {
 		c.Context, c.From = "in-cluster", "the pod's service account"
 	}
 	return c, nil
+}
+
+// unusable says what is wrong with a kubeconfig.
+func unusable(err error, file, context string) error {
+	switch {
+	case clientcmd.IsEmptyConfig(err) && file != "":
+		return fmt.Errorf("kubeconfig: %s names no cluster", file)
+	case clientcmd.IsEmptyConfig(err) && context != "":
+		return fmt.Errorf("kubeconfig: %s names no cluster, so it has no context %s", place(file), context)
+	case clientcmd.IsEmptyConfig(err):
+		return ErrNone
+	case context != "":
+		known := Contexts(file)
+		if near, ok := kinds.Nearest(context, known); ok && near != context {
+			return fmt.Errorf("kubeconfig: %w; did you mean %s?", err, near)
+		}
+		if len(known) > 0 && !slices.Contains(known, context) {
+			return fmt.Errorf("kubeconfig: %w; %s has: %s", err, place(file), strings.Join(known, ", "))
+		}
+	}
+	return fmt.Errorf("kubeconfig: %w", err)
 }
 
 // localState reads the directory that the gate of a local cluster wrote beside its context.

@@ -24,9 +24,9 @@ func (c *Client) unreachable(err error) error {
 func (c *Client) refused(err error) error {
 	switch {
 	case coded(err, http.StatusUnauthorized):
-		return fmt.Errorf("%w: cluster %s does not take the credentials of %s; log in again", err, c.conf.Context, c.conf.From)
+		return fmt.Errorf("cluster %s does not take the credentials of %s (%w): log in again", c.conf.Context, c.conf.From, err)
 	case coded(err, http.StatusForbidden):
-		return fmt.Errorf("%w; docs/commands.md has the ClusterRole that these commands need", err)
+		return fmt.Errorf("%w; docs/commands.md has the rights that these commands need", err)
 	}
 	return err
 }

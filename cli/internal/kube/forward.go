@@ -56,7 +56,7 @@ func (c *Client) Pod(ctx context.Context, method, namespace, pod string, port in
 		return nil, c.forwardError(ctx, pod, port, err)
 	}
 	if code >= http.StatusMultipleChoices {
-		return nil, &client.StatusError{Code: code, Message: fmt.Sprintf("port %d of pod %s answers %d to %s: %s", port, pod, code, path, strings.TrimSpace(string(b)))}
+		return nil, &client.StatusError{Code: code, Message: cmp.Or(strings.TrimSpace(string(b)), http.StatusText(code))}
 	}
 	return b, nil
 }
