@@ -23,6 +23,7 @@ func TestKubernetes(t *testing.T) {
 	// Each in namespaces of its own, beside others.
 	c.Run(t, 1, kube.Scenario{Name: "pods", Run: testPods})
 	// Each alone: it breaks what others need, or measures.
+	c.Run(t, 1, kube.Scenario{Name: "commands", Run: testCommands})
 	c.Run(t, 1, faults()...)
 	c.Run(t, 1, kube.Scenario{Name: "uninstall", Run: testUninstall})
 }
