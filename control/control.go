@@ -66,6 +66,8 @@ type Config struct {
 	Callers Callers
 	// Leader is nil for a control plane that is the only one.
 	Leader Leader
+	// Peers is how several tell each other what is in force; nil with a Leader of nil.
+	Peers Peers
 
 	// XDS, Monitor and Ready are where to serve: xDS and CA over TLS, metrics and debug, readiness.
 	XDS, Monitor, Ready net.Listener
@@ -211,6 +213,9 @@ func (c *Control) serve(ctx context.Context, serving func()) error {
 		hook := &webhook{c: c, authority: authority}
 		c.count.watchWebhook(hook.inForce.Load)
 		g.Go("webhook", c.leading(hook.keep))
+	}
+	if force.peers != nil {
+		g.Go("peers", force.peers.run)
 	}
 	if c.conf.Leader != nil {
 		g.Go("election", c.conf.Leader.Run)

@@ -34,13 +34,19 @@ type forcing struct {
 
 	soon bool // what is told will change by time alone; owned by run
 
+	peers *exchange // with the other control planes; nil for none
+
 	mu      sync.Mutex // guards below
 	needs   map[string]status.Need
 	changed map[string]time.Time
 }
 
 func newForcing(c *Control) *forcing {
-	return &forcing{c: c, wake: make(chan struct{}, 1), lags: map[string]time.Time{}, bare: map[string]time.Time{}, needs: map[string]status.Need{}, changed: map[string]time.Time{}}
+	f := &forcing{c: c, wake: make(chan struct{}, 1), lags: map[string]time.Time{}, bare: map[string]time.Time{}, needs: map[string]status.Need{}, changed: map[string]time.Time{}}
+	if c.conf.Leader != nil && c.conf.Peers != nil {
+		f.peers = &exchange{c: c, peers: c.conf.Peers, wake: func() { signal(f.wake) }}
+	}
+	return f
 }
 
 // answered is told of every answer of a proxy.
@@ -117,10 +123,15 @@ func (f *forcing) judge(now time.Time) {
 	f.mu.Lock()
 	needs, changed := maps.Clone(f.needs), maps.Clone(f.changed)
 	f.mu.Unlock()
-	if len(needs) == 0 && collection.Len[status.Force](f.c.out.Forces) == 0 {
+	if len(needs) == 0 && collection.Len[status.Force](f.c.out.Forces) == 0 && f.peers == nil {
 		return
 	}
-	proxies := f.proxies()
+	proxies, elsewhere := f.proxies()
+	f.report(needs, changed, proxies)
+	grace := forceGrace
+	if elsewhere {
+		grace += peersEvery * 2
+	}
 	f.soon = false
 	before := f.bare
 	f.bare = map[string]time.Time{}
@@ -136,7 +147,7 @@ func (f *forcing) judge(now time.Time) {
 		if n.Selects {
 			c = f.selection(n, before, now).Told(c)
 		}
-		if v.Have == v.Of || v.Refused || now.Sub(f.lags[key]) >= forceGrace {
+		if v.Have == v.Of || v.Refused || now.Sub(f.lags[key]) >= grace {
 			x := status.Force{Key: key, Condition: c}
 			if told, ok := f.c.out.Forces.Get(key); !ok || told != x {
 				tell = append(tell, x)
@@ -190,8 +201,21 @@ func (f *forcing) isProxy(p *corev1.Pod) bool {
 	return slices.Contains(f.c.conf.NodeAccounts, p.Namespace+"/"+p.Spec.ServiceAccountName)
 }
 
-// proxies are the node proxies that run or are connected.
-func (f *forcing) proxies() []status.Proxy {
+// report tells other control planes what the proxies have that are connected to us.
+func (f *forcing) report(needs map[string]status.Need, changed map[string]time.Time, proxies []status.Proxy) {
+	if f.peers == nil {
+		return
+	}
+	ours := slices.DeleteFunc(slices.Clone(proxies), func(p status.Proxy) bool { return !p.Connected || p.Elsewhere != nil })
+	found := map[status.Mark]status.Verdict{}
+	for key, n := range needs {
+		found[n.Mark()] = status.Judge(n, changed[key], ours)
+	}
+	f.peers.report(status.NewReport(ours, found))
+}
+
+// proxies are the node proxies that run or are connected, to us or elsewhere.
+func (f *forcing) proxies() (out []status.Proxy, elsewhere bool) {
 	all := map[string]*status.Proxy{}
 	for _, p := range f.c.store.Objects.Pods.All() {
 		if f.isProxy(p) && p.Status.Phase == corev1.PodRunning && p.DeletionTimestamp == nil {
@@ -231,11 +255,20 @@ func (f *forcing) proxies() []status.Proxy {
 			return ""
 		}
 	}
-	out := make([]status.Proxy, 0, len(all))
+	if f.peers != nil {
+		for _, r := range f.peers.told() {
+			for _, name := range r.Proxies {
+				if p, runs := all[name]; runs && !p.Connected { // one that comes to us may still be in another's report
+					p.Connected, p.Elsewhere, elsewhere = true, r, true
+				}
+			}
+		}
+	}
+	out = make([]status.Proxy, 0, len(all))
 	for _, p := range all {
 		out = append(out, *p)
 	}
-	return out
+	return out, elsewhere
 }
 
 // tellStale notes the objects that are not understood as they are now.

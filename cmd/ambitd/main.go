@@ -61,7 +61,7 @@ func logger(level, format string) *slog.Logger {
 type options struct {
 	objects, status, kept, jwks                string // of a directory
 	kubeconfig                                 string
-	pod, namespace                             string // of this process in a cluster
+	pod, podUID, namespace                     string // of this process in a cluster
 	meshConfig, trustDomain, domain, clusterID string
 	revision                                   string
 	xds, monitor, ready, webhook               string
@@ -69,7 +69,7 @@ type options struct {
 }
 
 func run(ctx context.Context, log *slog.Logger, args []string, env func(string) string) error {
-	o := options{pod: env("POD_NAME"), namespace: cmp.Or(env("POD_NAMESPACE"), mesh.SystemNamespace), revision: env("REVISION")}
+	o := options{pod: env("POD_NAME"), podUID: env("POD_UID"), namespace: cmp.Or(env("POD_NAMESPACE"), mesh.SystemNamespace), revision: env("REVISION")}
 	f := flag.NewFlagSet("ambitd", flag.ContinueOnError)
 	f.StringVar(&o.objects, "objects", "", "directory of YAML to read objects from, in place of a Kubernetes API server")
 	f.StringVar(&o.status, "status", "", "with --objects: directory to write the status of objects to")

@@ -59,6 +59,9 @@ func (o options) kubernetes(c *control.Config) error {
 			return fmt.Errorf("find a name to lead under: %w", err)
 		}
 	}
+	if c.Peers, err = kube.NewPeers(kube.PeersConfig{REST: rc, Namespace: o.namespace, Name: name, UID: o.podUID}); err != nil {
+		return err
+	}
 	c.Leader, err = kube.NewLease(kube.LeaseConfig{REST: rc, Namespace: o.namespace, Name: mesh.LeaderLease, Identity: name, Sole: o.pod != "", Log: c.Log})
 	return err
 }

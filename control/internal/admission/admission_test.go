@@ -113,8 +113,8 @@ func TestXD13Requests(t *testing.T) {
 		{"another version", strings.Replace(review("{}"), "k8s.io/v1", "k8s.io/v1beta1", 1), 0, http.StatusBadRequest},
 		{"no request", `{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview"}`, 0, http.StatusBadRequest},
 		{"no uid", strings.Replace(review("{}"), `"uid":"u",`, "", 1), 0, http.StatusBadRequest},
-		{"more than we take, as it says itself", "x", 8 << 20, http.StatusRequestEntityTooLarge},
-		{"more than we take, without saying so", strings.Repeat(" ", 8<<20), -1, http.StatusRequestEntityTooLarge},
+		{"more than we take, as it says itself", "x", 5 << 20, http.StatusRequestEntityTooLarge},
+		{"more than we take, without saying so", strings.Repeat(" ", 5<<20), -1, http.StatusRequestEntityTooLarge},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := httptest.NewRequest(http.MethodPost, "/validate", strings.NewReader(c.body))

@@ -18,9 +18,9 @@ import (
 )
 
 const (
-	// mostBytes is how large a request may be: it has the object as it is and as it was, and an API server takes none of more
-	// than 3 MiB.
-	mostBytes = 7 << 20
+	// mostBytes is how large a request may be: it has the object as it is and as it was, and what API servers keep them in takes
+	// none of more than 1.5 MiB.
+	mostBytes = 4 << 20
 	// smallBytes is how large most requests are at most.
 	smallBytes = 64 << 10
 	// patience is for how long a request is worth answering; the server that asks waits for 10 s.
@@ -40,7 +40,7 @@ type Told func(k kinds.Kind, reviewed, allowed bool, took time.Duration)
 
 // NewHandler makes a handler.
 func NewHandler(j Judge, log *slog.Logger, told Told) *Handler {
-	return &Handler{judge: j, log: log, told: told, small: newRoom(256, 64), large: newRoom(8, 2)}
+	return &Handler{judge: j, log: log, told: told, small: newRoom(256, 64), large: newRoom(3, 1)}
 }
 
 // ServeHTTP answers a review. Anybody may ask, for the API server shows no credentials: so nothing is learnt from an answer

@@ -40,40 +40,59 @@ type Proxy struct {
 	Through map[string]time.Time
 	// Refused tells why it refused a resource, "" if it did not.
 	Refused func(typeURL, name string) string
+	// Elsewhere is what another control plane tells of it, to which it is connected; nil for a proxy of our own.
+	Elsewhere *Report
 }
 
 // Verdict is which proxies have what an object needs.
 type Verdict struct {
 	Have, Of int
-	Lag      []string // those that do not, and why
+	Lag      []Lagging // those that do not
 	Refused  bool
 }
+
+// Lagging is a proxy that does not have something.
+type Lagging struct {
+	Proxy, Why string
+	Refused    bool
+}
+
+const unanswered = "has not answered yet"
 
 // Judge finds which proxies have everything that a need of a moment calls for.
 func Judge(n Need, changed time.Time, proxies []Proxy) Verdict {
 	v := Verdict{Of: len(proxies)}
-next:
 	for _, p := range proxies {
-		if !p.Connected {
-			v.Lag = append(v.Lag, p.Name+" (not connected)")
+		why, refused := lag(n, changed, p)
+		if why == "" {
+			v.Have++
 			continue
 		}
-		for _, name := range n.Names {
-			if why := p.Refused(n.Types[0], name); why != "" {
-				v.Refused = true
-				v.Lag = append(v.Lag, fmt.Sprintf("%s (refused it: %s)", p.Name, why))
-				continue next
-			}
-		}
-		for _, t := range n.Types {
-			if p.Through[t].Before(changed) || p.Through[t].IsZero() {
-				v.Lag = append(v.Lag, p.Name+" (has not answered yet)")
-				continue next
-			}
-		}
-		v.Have++
+		v.Refused = v.Refused || refused
+		v.Lag = append(v.Lag, Lagging{p.Name, why, refused})
 	}
 	return v
+}
+
+// lag is why a proxy does not have what a need calls for; "" if it has.
+func lag(n Need, changed time.Time, p Proxy) (why string, refused bool) {
+	if !p.Connected {
+		return "not connected", false
+	}
+	if p.Elsewhere != nil {
+		return p.Elsewhere.lag(n.Mark(), p.Name)
+	}
+	for _, name := range n.Names {
+		if why := p.Refused(n.Types[0], name); why != "" {
+			return "refused it: " + why, true
+		}
+	}
+	for _, t := range n.Types {
+		if p.Through[t].Before(changed) || p.Through[t].IsZero() {
+			return unanswered, false
+		}
+	}
+	return "", false
 }
 
 // Selection is which workloads a policy selects.
@@ -122,13 +141,17 @@ func (v Verdict) Condition(generation int64) Condition {
 		if v.Refused {
 			c.Reason = "Refused"
 		}
-		slices.Sort(lag)
+		slices.SortFunc(lag, func(a, b Lagging) int { return strings.Compare(a.Proxy, b.Proxy) })
 		more := ""
 		if len(lag) > mostNamed {
 			more = fmt.Sprintf(" and %d more", len(lag)-mostNamed)
 			lag = lag[:mostNamed]
 		}
-		c.Message = fmt.Sprintf("in force on %d of %d node proxies; not on %s%s", v.Have, v.Of, strings.Join(lag, ", "), more)
+		named := make([]string, len(lag))
+		for i, l := range lag {
+			named[i] = fmt.Sprintf("%s (%s)", l.Proxy, l.Why)
+		}
+		c.Message = fmt.Sprintf("in force on %d of %d node proxies; not on %s%s", v.Have, v.Of, strings.Join(named, ", "), more)
 	}
 	return c
 }
