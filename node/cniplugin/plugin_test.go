@@ -191,6 +191,30 @@ func TestAgentAway(t *testing.T) {
 	}
 }
 
+// The plugin on a host may be older or newer than the agent that wrote its configuration.
+func TestConfigurationOfAnotherVersion(t *testing.T) {
+	for name, more := range map[string]string{
+		"Istio's":   `,"plugin_log_level":"info","native_nftables":true,"enable_ambient_detection_retry":false,"kubernetes":{"kubeconfig":"/x"},"_wait_":0`,
+		"a newer's": `,"owned_conf":"02-istio-cni.conflist","of_later":{"a":[1]},"_wait_":0`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHost(t, more)
+			answer := ok
+			bodies, _ := h.agent(func(w http.ResponseWriter, r *http.Request) { answer(w, r) })
+			if got, err := h.add(h.pod("default", "web")); err != nil || got != addresses {
+				t.Errorf("ADD = %q, %v", got, err)
+			}
+			if got := <-bodies; !strings.Contains(got, `"PodName":"web"`) {
+				t.Errorf("told of %s", got)
+			}
+			answer = func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "later reasons", http.StatusTeapot) }
+			if _, err := h.add(h.pod("default", "other")); err == nil || !strings.Contains(err.Error(), "later reasons") {
+				t.Errorf("CN-01: what the agent does not let start starts: %v", err)
+			}
+		})
+	}
+}
+
 func TestTurnedOff(t *testing.T) {
 	h := newHost(t, `,"ambient_enabled":false`)
 	if got, err := h.add(h.pod("default", "web")); err != nil || got != addresses {
