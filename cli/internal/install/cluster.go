@@ -29,6 +29,9 @@ type Cluster struct {
 	http   *http.Client
 }
 
+// ErrNoCluster is that no kubeconfig names a cluster.
+var ErrNoCluster = errors.New("no Kubernetes cluster is named: give --kubeconfig or set KUBECONFIG (for a mesh on this machine alone: ambit local up)")
+
 // Connect reads a kubeconfig as kubectl does: the file given, or $KUBECONFIG, or the user's, or that of the pod we are in.
 func Connect(file, contextName string) (*Cluster, error) {
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
@@ -37,7 +40,7 @@ func Connect(file, contextName string) (*Cluster, error) {
 	conf, err := from.ClientConfig()
 	if err != nil {
 		if clientcmd.IsEmptyConfig(err) {
-			return nil, errors.New("no Kubernetes cluster is named: give --kubeconfig or set KUBECONFIG (for a mesh on this machine alone: ambit local up)")
+			return nil, ErrNoCluster
 		}
 		return nil, fmt.Errorf("kubeconfig: %w", err)
 	}

@@ -205,7 +205,8 @@ func (p *Plan) namespace() *Object {
 	o.SetAPIVersion("v1")
 	o.SetKind("Namespace")
 	o.SetName(p.Namespace)
-	o.SetLabels(map[string]string{labelComponent: "Base"})
+	// Node agent and ztunnel need more than the cluster's own level may give.
+	o.SetLabels(map[string]string{labelComponent: "Base", "pod-security.kubernetes.io/enforce": "privileged"})
 	p.own(o)
 	return o
 }
