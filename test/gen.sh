@@ -10,3 +10,5 @@ trap 'rm -rf "$plugin"' EXIT
 for proto in api/*/*.proto; do
 	protoc --plugin="$plugin/protoc-gen-go" -I . --go_out=. --go_opt=module=github.com/ambit-mesh/ambit "$proto"
 done
+# What the charts' values.yaml and values.schema.json say follows from their defaults.
+"$GO" test -count=1 ./manifests -run TestValuesAreDocumented -update

@@ -89,7 +89,7 @@ func cilium(f Facts) []Finding {
 	}
 	if c["enable-bpf-masquerade"] == "true" {
 		all = append(all, Finding{
-			Risk, "Cilium masquerades by eBPF (enable-bpf-masquerade)", "probes of the kubelet come to mesh pods from 169.254.7.127, whose answers it may send elsewhere", "if probes fail: helm upgrade … --set bpf.masquerade=false, or enable host legacy routing",
+			Risk, "Cilium masquerades by eBPF (enable-bpf-masquerade)", "probes of the kubelet come to mesh pods from 169.254.7.127, whose answers it may send elsewhere", "--set values.cni.ambient.probeSource=node, or in Cilium: helm upgrade … --set bpf.masquerade=false",
 		})
 	}
 	if len(f.NetworkPolicies) > 0 || slices.Contains([]string{"always"}, c["enable-policy"]) {
@@ -116,7 +116,7 @@ func aws(f Facts) []Finding {
 		return nil
 	}
 	return []Finding{{
-		Risk, "Amazon's VPC CNI gives pods security groups in strict mode", "the kubelet's probes of such pods, which come from 169.254.7.127, do not arrive", "kubectl set env -n kube-system daemonset/aws-node POD_SECURITY_GROUP_ENFORCING_MODE=standard",
+		Risk, "Amazon's VPC CNI gives pods security groups in strict mode", "the kubelet's probes of such pods, which come from 169.254.7.127, do not arrive", "--set values.cni.ambient.probeSource=node, or kubectl set env -n kube-system daemonset/aws-node POD_SECURITY_GROUP_ENFORCING_MODE=standard",
 	}}
 }
 
