@@ -26,7 +26,8 @@ func (s *stage) services(t *testing.T) {
 	s.ready(t, plain)
 	s.ready(t, ns, "-l", "app in (web, caller-one, caller-two)")
 	two := s.address(t, ns, "web-two")
-	s.apply(t, ns, slice("chosen", two), slice("foreign", s.address(t, plain, "outside")))
+	s.apply(t, ns, slice("chosen", two), slice("foreign", s.address(t, plain, "outside")),
+		strings.Replace(slice("leader", two), "conditions:", "targetRef: {kind: Pod, name: web-two, namespace: NS}, conditions:", 1)) // as operators write
 
 	t.Run("several ports, some by name", func(t *testing.T) {
 		s.reaches(t, ns, "caller-one", "named:81", "web-one", "web-two")
@@ -39,7 +40,9 @@ func (s *stage) services(t *testing.T) {
 	t.Run("no selector", func(t *testing.T) {
 		s.reaches(t, ns, "caller-two", "chosen", "web-two")
 		s.identity(t, ns, "caller-two", two+":8080")
-		s.reaches(t, ns, "caller-two", "foreign", "outside")
+		s.reaches(t, ns, "caller-two", "leader", "web-two")
+		s.reaches(t, ns, "web-two", "leader", "web-two") // itself
+		s.answered(t, ns, "caller-two", "http://foreign/", "outside")
 	})
 	t.Run("internalTrafficPolicy Local", func(t *testing.T) {
 		s.reaches(t, ns, "caller-one", "local", "web-one")

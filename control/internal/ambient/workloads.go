@@ -201,8 +201,17 @@ func nodeLocality(n *corev1.Node) *workload.Locality {
 	return l
 }
 
-// FromEndpointSlice makes the workloads of a slice that somebody wrote by hand: its endpoints are no pods.
-func (c Config) FromEndpointSlice(es *discoveryv1.EndpointSlice, svc *Service) []*workload.Workload {
+// PodAddresses are those by which a pod, and nothing else, is known.
+func PodAddresses(p *corev1.Pod) []string {
+	if p.Spec.HostNetwork || !Alive(p) {
+		return nil
+	}
+	return podIPs(p)
+}
+
+// FromEndpointSlice makes the workloads of a slice that somebody wrote by hand; pods that a Service selects are its
+// workloads by themselves. podAt is the workload of a pod that has an address, or nil.
+func (c Config) FromEndpointSlice(es *discoveryv1.EndpointSlice, svc *Service, podAt func(address string) *workload.Workload) []*workload.Workload {
 	if svc == nil || es.AddressType == discoveryv1.AddressTypeFQDN {
 		return nil
 	}
@@ -221,7 +230,8 @@ func (c Config) FromEndpointSlice(es *discoveryv1.EndpointSlice, svc *Service) [
 	var out []*workload.Workload
 	seen := map[string]bool{}
 	for _, e := range es.Endpoints {
-		if e.TargetRef != nil && e.TargetRef.Kind == "Pod" || len(e.Addresses) == 0 || seen[e.Addresses[0]] {
+		selected := e.TargetRef != nil && e.TargetRef.Kind == "Pod" && len(svc.Selector) > 0
+		if selected || len(e.Addresses) == 0 || seen[e.Addresses[0]] {
 			continue
 		}
 		a, ok := address(e.Addresses[0])
@@ -229,14 +239,18 @@ func (c Config) FromEndpointSlice(es *discoveryv1.EndpointSlice, svc *Service) [
 			continue
 		}
 		seen[e.Addresses[0]] = true
-		w := &workload.Workload{
-			Uid:  c.ClusterID + "/discovery.k8s.io/EndpointSlice/" + es.Namespace + "/" + es.Name + "/" + e.Addresses[0],
-			Name: es.Name, Namespace: es.Namespace, Addresses: [][]byte{a.AsSlice()},
-			Network: c.Network, ClusterId: c.ClusterID, TrustDomain: c.trustDomain(),
-			Services: map[string]*workload.PortList{svc.Key(): list},
-			// Nothing is known of such an address; others may share it, so nobody is looked up by it.
-			NetworkMode: workload.NetworkMode_HOST_NETWORK,
+		w := podAt(e.Addresses[0]) // it is reached as what it is
+		if w == nil {
+			w = &workload.Workload{
+				Name: es.Name, Namespace: es.Namespace, Network: c.Network, ClusterId: c.ClusterID, TrustDomain: c.trustDomain(),
+			}
 		}
+		w.Uid = c.ClusterID + "/discovery.k8s.io/EndpointSlice/" + es.Namespace + "/" + es.Name + "/" + e.Addresses[0]
+		w.Addresses = [][]byte{a.AsSlice()}
+		w.Services = map[string]*workload.PortList{svc.Key(): list}
+		// Others may have the address too, and a pod has it before its slices: nobody is looked up by it.
+		w.NetworkMode = workload.NetworkMode_HOST_NETWORK
+		w.Status = workload.WorkloadStatus_HEALTHY
 		if e.Conditions.Ready != nil && !*e.Conditions.Ready {
 			w.Status = workload.WorkloadStatus_UNHEALTHY
 		}

@@ -131,6 +131,7 @@ func (d *deriver) workloads() collection.Collection[*workload.Workload] {
 	workloadKind := collection.Kind[*workload.Workload]{
 		Key: (*workload.Workload).GetUid, Equal: func(a, b *workload.Workload) bool { return proto.Equal(a, b) },
 	}
+	podsAt := collection.NewIndex(d.Pods, ambient.PodAddresses)
 	byObject := collection.NewIndex(d.services, func(s *ambient.Service) []string { return []string{s.Source} })
 	return collection.Join(workloadKind.Equal,
 		collection.Map(d.Pods, workloadKind, func(r *collection.Read, p *corev1.Pod) (*workload.Workload, bool) {
@@ -159,8 +160,26 @@ func (d *deriver) workloads() collection.Collection[*workload.Workload] {
 			if !ok {
 				return nil
 			}
-			return d.FromEndpointSlice(es, svc)
+			return d.FromEndpointSlice(es, svc, func(address string) *workload.Workload {
+				return d.podAt(r, collection.Lookup(r, podsAt, address))
+			})
 		}))
+}
+
+// podAt is the workload of the pod that has an address: of several the one that is not about to end.
+func (d *deriver) podAt(r *collection.Read, pods []*corev1.Pod) *workload.Workload {
+	if len(pods) == 0 {
+		return nil
+	}
+	p := pods[0]
+	for _, other := range pods {
+		if other.DeletionTimestamp == nil {
+			p = other
+		}
+	}
+	var around ambient.Around
+	around.Node, _ = collection.Get(r, d.Nodes, p.Spec.NodeName)
+	return d.FromPod(p, around)
 }
 
 func (d *deriver) policies() collection.Collection[*authorization.Authorization] {
