@@ -2,6 +2,8 @@ package control_test
 
 import (
 	"context"
+	"crypto/tls"
+	"encoding/base64"
 	"io"
 	"net"
 	"os"
@@ -186,8 +188,9 @@ func TestXD11Webhook(t *testing.T) {
 	// What was written before there was anybody to ask stays there, not valid.
 	api.Apply(strings.ReplaceAll(bad()["VirtualService"], "bad", "old"))
 	var at [2]string
-	first := startReplica(t, api, "a", validating(t, api, &at[0]))
-	second := startReplica(t, api, "b", validating(t, api, &at[1]))
+	quick := func(c *control.Config) { c.RootDistribute = 3 * time.Second }
+	first := startReplica(t, api, "a", validating(t, api, &at[0]), quick)
+	second := startReplica(t, api, "b", validating(t, api, &at[1]), quick)
 	waitFor(t, "the server is told what to trust", func() bool { _, b := hooksOf(api); return b[0] != "" })
 	if refusesAll(api) {
 		t.Error("it refuses what it cannot ask about, though nobody was seen to answer")
@@ -247,6 +250,34 @@ func TestXD11Webhook(t *testing.T) {
 			out, err := kubectl(t, api, bad()["Gateway"], "apply", "-f", "-")
 			return err != nil && strings.Contains(out, "HTPT")
 		})
+	})
+	t.Run("CA-18 another root takes over", func(t *testing.T) {
+		secret, err := kinds.Encode(plugged(t, "next"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		api.Apply(string(secret))
+		both := func() bool { return strings.Count(rootsOf(api, "istio-system"), "BEGIN CERTIFICATE") == 2 }
+		waitFor(t, "both roots are trusted by the server too", func() bool {
+			_, b := hooksOf(api)
+			return both() && b[0] == base64.StdEncoding.EncodeToString([]byte(rootsOf(api, "istio-system"))) && b[0] == b[1]
+		})
+		waitFor(t, "the webhook's certificate is under the new root", func() bool {
+			if out := refused(t, bad()["Gateway"]); !strings.Contains(out, "HTPT") { // never is there a moment without an answer
+				t.Fatalf("kubectl says\n%s", out)
+			}
+			c, err := tls.Dial("tcp", at[0], &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS13})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			chain := c.ConnectionState().PeerCertificates
+			return strings.HasPrefix(chain[0].Issuer.CommonName, "next ")
+		})
+		door.lead(at[0], at[1]) // no connection of before
+		if out := refused(t, bad()["Gateway"]); !strings.Contains(out, "HTPT") {
+			t.Errorf("kubectl says\n%s", out)
+		}
 	})
 	t.Run("another leads", func(t *testing.T) {
 		waitFor(t, "one leads", func() bool { return first.lease.Leading() != second.lease.Leading() })
