@@ -1,11 +1,9 @@
 package kubernetes
 
 import (
-	"errors"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/ambit-mesh/ambit/test/kubernetes/kube"
 )
@@ -36,18 +34,4 @@ func testInstall(t *testing.T, c *kube.Cluster) {
 	if said = c.Install(t, "ambient"); !strings.Contains(said, "Nothing changed") {
 		t.Errorf("installed again, it said\n%s", said)
 	}
-}
-
-// testUninstall: nothing of the mesh stays.
-func testUninstall(t *testing.T, c *kube.Cluster) {
-	if !c.Fresh {
-		t.Skip("the mesh was there before")
-	}
-	t.Log(c.Ambit(t, "uninstall", "--purge", "--skip-confirmation"))
-	c.Eventually(t, 2*time.Minute, "istio-system gone", func() error {
-		if out, err := c.Try("get", "namespace", "istio-system", "--ignore-not-found"); err != nil || out != "" {
-			return errors.Join(err, errors.New(out))
-		}
-		return nil
-	})
 }
