@@ -24,6 +24,7 @@ func TestControlPlaneAway(t *testing.T) {
 		}
 	}
 	c := kube.Start(t, kube.Options{Nodes: 2, Apart: true})
+	defer func() { t.Logf("\n%s", c.Table()) }()
 	// Certificates are renewed at a third of their life: half of the time that the control plane is away.
 	c.Install(t, "ambient", "--set", fmt.Sprintf("values.ztunnel.env.SECRET_TTL=%ds", int((away*3/2).Seconds())))
 	c.Run(t, 1, kube.Scenario{Name: "control plane away", Run: func(t *testing.T, c *kube.Cluster) { controlPlaneAway(t, c, away) }})
