@@ -23,7 +23,8 @@ func testPods(t *testing.T, c *kube.Cluster) {
 	}
 	look := s.longLived(t)
 	start := time.Now()
-	c.Run(t, 4,
+	c.Run(t, 4, // the longest first
+		s.scenario("policies", (*stage).policies),
 		s.scenario("join and leave", (*stage).joinAndLeave),
 		s.scenario("single pods", (*stage).singlePods),
 		s.scenario("flapping", (*stage).flapping),
@@ -32,7 +33,6 @@ func testPods(t *testing.T, c *kube.Cluster) {
 		s.scenario("moved", (*stage).moved),
 		s.scenario("jobs", (*stage).jobs),
 		s.scenario("probes", (*stage).probes),
-		s.scenario("policies", (*stage).policies),
 		s.scenario("bytes", (*stage).bytes),
 		s.scenario("node ports", (*stage).nodePorts),
 		s.scenario("host network", (*stage).hostNetwork),
