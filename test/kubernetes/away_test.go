@@ -108,7 +108,8 @@ func controlPlaneAway(t *testing.T, c *kube.Cluster, away time.Duration) {
 	since("the policy is in force")
 	m.answered(t, m.ns, "denied", "http://web/", "web")
 	since("the policy that was taken away counts no more,")
-	m.Eventually(t, patience, "every certificate is renewed", func() error {
+	// Who has a certificate that is good yet asks again after two and a half minutes at most.
+	m.Eventually(t, 4*time.Minute, "every certificate is renewed", func() error {
 		now := m.certificates(t)
 		for id, was := range before {
 			if is, ok := now[id]; ok && is == was {

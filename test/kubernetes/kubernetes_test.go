@@ -25,5 +25,6 @@ func TestKubernetes(t *testing.T) {
 	// Each alone: it breaks what others need, or measures.
 	c.Run(t, 1, kube.Scenario{Name: "commands", Run: testCommands})
 	c.Run(t, 1, faults()...)
+	c.Run(t, 1, kube.Scenario{Name: "figures", Run: testFigures})
 	c.Run(t, 1, kube.Scenario{Name: "uninstall", Run: testUninstall})
 }

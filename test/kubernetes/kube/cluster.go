@@ -96,6 +96,9 @@ func exists(path string) bool {
 	return err == nil
 }
 
+// Kubeconfig is the file that leads to the cluster.
+func (c *Cluster) Kubeconfig() string { return c.kubeconfig }
+
 // Own tells whether it is a cluster of test/cluster, whose nodes can be entered, watched and broken.
 func (c *Cluster) Own() bool { return c.State != "" }
 
