@@ -34,7 +34,9 @@ type forcing struct {
 
 	soon bool // what is told will change by time alone; owned by run
 
-	peers *exchange // with the other control planes; nil for none
+	peers    *exchange // with the other control planes; nil for none
+	reported time.Time // when they were told last; owned by run
+	unsaid   bool      // there may be something else to tell them; owned by run
 
 	mu      sync.Mutex // guards below
 	needs   map[string]status.Need
@@ -96,7 +98,7 @@ func (f *forcing) run(ctx context.Context, xds *server.Server[source.Caller]) er
 			return nil
 		}
 		wait := forceLooks
-		if len(f.lags) == 0 && !f.soon {
+		if len(f.lags) == 0 && !f.soon && !f.unsaid {
 			wait = time.Hour // nothing happens unless it is told
 		}
 		if !sleep(ctx, f.wake, wait) {
@@ -127,7 +129,7 @@ func (f *forcing) judge(now time.Time) {
 		return
 	}
 	proxies, elsewhere := f.proxies()
-	f.report(needs, changed, proxies)
+	f.report(needs, changed, proxies, now)
 	grace := forceGrace
 	if elsewhere {
 		grace += peersEvery * 2
@@ -202,10 +204,14 @@ func (f *forcing) isProxy(p *corev1.Pod) bool {
 }
 
 // report tells other control planes what the proxies have that are connected to us.
-func (f *forcing) report(needs map[string]status.Need, changed map[string]time.Time, proxies []status.Proxy) {
+func (f *forcing) report(needs map[string]status.Need, changed map[string]time.Time, proxies []status.Proxy, now time.Time) {
 	if f.peers == nil {
 		return
 	}
+	if f.unsaid = now.Sub(f.reported) < peersEvery; f.unsaid { // it costs more than to judge, and nobody looks more often
+		return
+	}
+	f.reported = now
 	ours := slices.DeleteFunc(slices.Clone(proxies), func(p status.Proxy) bool { return !p.Connected || p.Elsewhere != nil })
 	found := map[status.Mark]status.Verdict{}
 	for key, n := range needs {
