@@ -10,9 +10,11 @@ import (
 	"sync"
 
 	"github.com/spf13/cobra"
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/ambit-mesh/ambit/cli/internal/analyze"
 	"github.com/ambit-mesh/ambit/control/source/kinds"
+	"github.com/ambit-mesh/ambit/control/source/meshconfig"
 	"github.com/ambit-mesh/ambit/local/table"
 )
 
@@ -143,6 +145,9 @@ func (l *look) gather(ctx context.Context, f analyzeFlags, args []string) (analy
 			add(kinds.Located{Object: o})
 		}
 		in.Unseen = unseen
+		if in.TrustDomain, err = l.trustDomain(ctx); isForbidden(err) {
+			in.Unseen = append(in.Unseen, "ConfigMap")
+		}
 		if l.namespace != "" && !f.all {
 			if err := l.namespaceExists(ctx, l.namespace); err != nil {
 				return in, nil, err
@@ -209,6 +214,16 @@ func (l *look) everything(ctx context.Context) (all []kinds.Object, unseen []str
 		return nil, nil, fmt.Errorf("of all namespaces you may not list %s: %w", strings.Join(forbidden, ", "), failed)
 	}
 	return all, unseen, failed
+}
+
+// trustDomain is what the mesh's configuration says; "" if it says none.
+func (l *look) trustDomain(ctx context.Context) (string, error) {
+	o, err := l.mesh().Get(ctx, kindNamed("configmaps"), systemNamespace, "istio")
+	if err != nil {
+		return "", err
+	}
+	c, _, err := meshconfig.Parse([]byte(o.(*corev1.ConfigMap).Data["mesh"]))
+	return c.TrustDomain, err
 }
 
 // read decodes a text; with lenient, kinds that are not of the mesh are left out.

@@ -52,7 +52,7 @@ func newBugReport(env Env) *cobra.Command {
 	}
 	l.flags(c)
 	c.Flags().StringVarP(&f.file, "file", "f", "", "the archive to write (default ambit-bug-report-TIME.tar.gz here)")
-	c.Flags().StringSliceVar(&f.include, "include", nil, "only these namespaces, besides "+systemNamespace)
+	c.Flags().StringSliceVar(&f.include, "include", nil, "only these namespaces, besides "+systemNamespace+"; on Kubernetes by default those with pods in the mesh")
 	c.Flags().StringSliceVar(&f.exclude, "exclude", []string{"kube-system"}, "not these namespaces")
 	c.Flags().IntVar(&f.tail, "tail", 2000, "lines of each log, from its end")
 	c.Flags().DurationVar(&f.timeout, "timeout", 5*time.Minute, "how long it may take")

@@ -118,7 +118,11 @@ func (l *look) identity(p *page, d *zdump.Dump, pod *corev1.Pod) {
 			return
 		}
 	}
-	p.say("identity", plain, "spiffe://%s%s, no certificate asked for yet", mesh.TrustDomain, id)
+	domain := mesh.TrustDomain
+	if len(d.Certificates) > 0 { // all are of one
+		domain, _, _ = strings.Cut(strings.TrimPrefix(d.Certificates[0].Identity, "spiffe://"), "/")
+	}
+	p.say("identity", plain, "spiffe://%s%s, no certificate asked for yet", domain, id)
 }
 
 // servicesOf tells which services a pod is behind, and from where the ingress leads to them.

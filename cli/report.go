@@ -20,6 +20,7 @@ import (
 	"github.com/ambit-mesh/ambit/local"
 	"github.com/ambit-mesh/ambit/local/client"
 	"github.com/ambit-mesh/ambit/local/table"
+	"github.com/ambit-mesh/ambit/mesh"
 )
 
 // maxLog bounds one log in a report.
@@ -43,6 +44,9 @@ func (r *reporter) collect(ctx context.Context) error {
 	objects, err := r.mesh().List(ctx, kindNamed("pods"), "", "")
 	if err != nil {
 		return err // there is no mesh to report of
+	}
+	if r.at.state == "" && len(r.flags.include) == 0 {
+		r.onlyMesh(objects)
 	}
 	for _, o := range objects {
 		if p, ok := o.(*corev1.Pod); ok && r.flags.namespaces(p.Namespace) {
@@ -68,6 +72,18 @@ func (r *reporter) collect(ctx context.Context) error {
 		r.missing = append(r.missing, fmt.Sprintf("all that could not be had in %v: --timeout gives it longer", r.flags.timeout))
 	}
 	return r.archive.add("missing.txt", []byte(strings.Join(r.missing, "\n")+"\n"))
+}
+
+// onlyMesh leaves out the namespaces of a Kubernetes that have nothing of the mesh: they are others'.
+func (r *reporter) onlyMesh(pods []kinds.Object) {
+	in := map[string]bool{}
+	for _, o := range pods {
+		if p, ok := o.(*corev1.Pod); ok && (captured(p) || isGateway(p) || p.Labels[mesh.LabelDataplaneMode] == mesh.DataplaneModeAmbient) {
+			in[p.Namespace] = true
+		}
+	}
+	wanted := r.flags.namespaces
+	r.flags.namespaces = func(ns string) bool { return wanted(ns) && (ns == "" || ns == systemNamespace || in[ns]) }
 }
 
 // summary is what one looks at first.

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -16,6 +17,7 @@ import (
 	"github.com/ambit-mesh/ambit/control/source/kinds"
 	"github.com/ambit-mesh/ambit/local"
 	"github.com/ambit-mesh/ambit/local/client"
+	"github.com/ambit-mesh/ambit/local/table"
 )
 
 // wish is what a command line says of the cluster that is meant.
@@ -110,6 +112,12 @@ func (w wish) site(env Env) site {
 		return site{reach: absent{err}, tool: "kubectl"}
 	}
 	k.Within = w.within
+	var mu sync.Mutex // guards the output: kinds are listed side by side
+	k.Unread = func(kind kinds.Kind, namespace, name string, err error) {
+		mu.Lock()
+		defer mu.Unlock()
+		fmt.Fprintf(env.Err, "Warning: %s %s cannot be read, and is left out: %s\n", kind.Kind, strings.TrimPrefix(namespace+"/"+name, "/"), table.Plain(err.Error()))
+	}
 	tool := "kubectl"
 	if w.kubeconfig != "" {
 		tool += " --kubeconfig " + w.kubeconfig

@@ -89,6 +89,8 @@ type Input struct {
 	Live bool
 	// Unseen are kinds of which a cluster did not tell: nothing is said of what is not there of them.
 	Unseen []string
+	// TrustDomain is the mesh's; "" is the one that it has if nobody says.
+	TrustDomain string
 }
 
 // Reads tells whether objects of a kind of a live cluster have a say in any finding.

@@ -3,6 +3,9 @@ package analyze_test
 import (
 	"strings"
 	"testing"
+
+	"github.com/ambit-mesh/ambit/cli/internal/analyze"
+	"github.com/ambit-mesh/ambit/control/source/kinds"
 )
 
 // TestPartsOfTheMeshThatAreAway: whoever asks about their pods is told that the mesh below them does not run.
@@ -45,6 +48,36 @@ func TestPartsOfTheMeshThatAreAway(t *testing.T) {
 				if !strings.Contains(got, w) {
 					t.Errorf("want %q in\n%s", w, got)
 				}
+			}
+		})
+	}
+}
+
+// TestTrustDomainIsTheMeshs: principals are judged by the trust domain that the mesh has, and not where nobody may say it.
+func TestTrustDomainIsTheMeshs(t *testing.T) {
+	found, err := kinds.Decode("t.yaml", []byte(`
+{apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, metadata: {name: p, namespace: a}, spec: {rules: [{from: [{source: {principals: [corp.example/ns/a/sa/default]}}]}]}}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name string
+		in   analyze.Input
+		told bool
+	}{
+		{"another", analyze.Input{}, true},
+		{"its own", analyze.Input{TrustDomain: "corp.example"}, false},
+		{"nobody may say which", analyze.Input{Unseen: []string{"ConfigMap"}}, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			c.in.Objects = found
+			told := false
+			for _, m := range analyze.Run(c.in) {
+				told = told || m.Code == "AMB0003"
+			}
+			if told != c.told {
+				t.Errorf("told: %v", told)
 			}
 		})
 	}

@@ -153,13 +153,16 @@ func (a *analysis) principal(l kinds.Located, path, v string) {
 	}
 	parts := strings.Split(v, "/")
 	if len(parts) != 5 || parts[1] != "ns" || parts[3] != "sa" {
-		a.add(l, finding{Warning, "AMB0003", path, fmt.Sprintf("The principal %q matches nobody: no identity of the mesh has that form.", v), "write " + mesh.TrustDomain + "/ns/NAMESPACE/sa/ACCOUNT"})
+		a.add(l, finding{Warning, "AMB0003", path, fmt.Sprintf("The principal %q matches nobody: no identity of the mesh has that form.", v), "write " + a.domain + "/ns/NAMESPACE/sa/ACCOUNT"})
 		return
 	}
-	if parts[0] != mesh.TrustDomain {
+	if parts[0] != a.domain && slices.Contains(a.unseen, "ConfigMap") {
+		return // nobody may say which it is
+	}
+	if parts[0] != a.domain {
 		a.add(l, finding{
-			Warning, "AMB0003", path, fmt.Sprintf("The principal %q is of the trust domain %s, and this mesh is %s: a peer of another trust domain is refused before policies are asked.", v, parts[0], mesh.TrustDomain),
-			fmt.Sprintf("write %s/ns/%s/sa/%s", mesh.TrustDomain, parts[2], parts[4]),
+			Warning, "AMB0003", path, fmt.Sprintf("The principal %q is of the trust domain %s, and this mesh is %s: a peer of another trust domain is refused before policies are asked.", v, parts[0], a.domain),
+			fmt.Sprintf("write %s/ns/%s/sa/%s", a.domain, parts[2], parts[4]),
 		})
 		return
 	}

@@ -22,6 +22,7 @@ import (
 type world struct {
 	live       bool
 	unseen     []string
+	domain     string // of trust
 	all        []kinds.Located
 	namespaces map[string]*corev1.Namespace
 	pods       []pod
@@ -57,7 +58,7 @@ func each[T kinds.Object](a *analysis, f func(kinds.Located, T)) {
 
 func know(in Input) world {
 	w := world{
-		live: in.Live, unseen: in.Unseen, all: slices.Clone(in.Objects),
+		live: in.Live, unseen: in.Unseen, domain: cmp.Or(in.TrustDomain, mesh.TrustDomain), all: slices.Clone(in.Objects),
 		namespaces: map[string]*corev1.Namespace{}, services: map[string]*corev1.Service{}, entries: map[string]*networkingv1.ServiceEntry{},
 		gateways: map[string]*networkingv1.Gateway{}, waypoints: map[string]*gatewayv1.Gateway{}, secrets: map[string]*corev1.Secret{},
 		accounts: map[string]bool{}, rules: map[string][]string{}, podsBy: map[string][]int{}, servicesIn: map[string][]*corev1.Service{},
