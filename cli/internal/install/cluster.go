@@ -14,7 +14,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/ambit-mesh/ambit/cli/internal/kube"
 )
 
 // Cluster is the API server that an installation is for.
@@ -34,21 +35,16 @@ var ErrNoCluster = errors.New("no Kubernetes cluster is named: give --kubeconfig
 
 // Connect reads a kubeconfig as kubectl does: the file given, or $KUBECONFIG, or the user's, or that of the pod we are in.
 func Connect(file, contextName string) (*Cluster, error) {
-	rules := clientcmd.NewDefaultClientConfigLoadingRules()
-	rules.ExplicitPath = file
-	from := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{CurrentContext: contextName})
-	conf, err := from.ClientConfig()
-	if err != nil {
-		if clientcmd.IsEmptyConfig(err) {
-			return nil, ErrNoCluster
-		}
-		return nil, fmt.Errorf("kubeconfig: %w", err)
+	c, err := kube.Load(file, contextName)
+	switch {
+	case errors.Is(err, kube.ErrNone):
+		return nil, ErrNoCluster
+	case err != nil:
+		return nil, err
+	case c.LocalState != "":
+		return nil, fmt.Errorf("%s leads to the local cluster in %s, which `ambit local up` gives its mesh; --context names another cluster", c.From, c.LocalState)
 	}
-	name := contextName
-	if raw, err := from.RawConfig(); err == nil && name == "" {
-		name = raw.CurrentContext
-	}
-	return New(conf, name)
+	return New(c.REST, c.Context)
 }
 
 // New talks to an API server.

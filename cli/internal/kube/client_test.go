@@ -181,6 +181,11 @@ contexts: [{name: prod, context: {cluster: c, user: u, namespace: shop}}, {name:
 			}
 		})
 	}
+	t.Setenv("KUBECONFIG", "/no/such")
+	if _, err := Load("", ""); err == nil || !strings.Contains(err.Error(), "$KUBECONFIG, which is /no/such, names no cluster") {
+		t.Errorf("$KUBECONFIG leads nowhere: %v", err)
+	}
+	t.Setenv("KUBECONFIG", "")
 	if _, err := os.Stat(clientcmd.RecommendedHomeFile); err == nil || os.Getenv("KUBERNETES_SERVICE_HOST") != "" {
 		return // there is one here
 	}

@@ -71,6 +71,8 @@ func unusable(err error, file, context string) error {
 		return fmt.Errorf("kubeconfig: %s names no cluster", file)
 	case clientcmd.IsEmptyConfig(err) && context != "":
 		return fmt.Errorf("kubeconfig: %s names no cluster, so it has no context %s", place(file), context)
+	case clientcmd.IsEmptyConfig(err) && os.Getenv(clientcmd.RecommendedConfigPathEnvVar) != "":
+		return fmt.Errorf("kubeconfig: $KUBECONFIG, which is %s, names no cluster", os.Getenv(clientcmd.RecommendedConfigPathEnvVar))
 	case clientcmd.IsEmptyConfig(err):
 		return ErrNone
 	case context != "":
