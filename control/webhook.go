@@ -57,6 +57,7 @@ func (c *Control) serveWebhook(ctx context.Context, a *authority) error {
 func (w *webhook) keep(ctx context.Context) error {
 	roots, stop := w.authority.watch()
 	defer stop()
+	defer w.inForce.Store(false) // another knows better now
 	w.tried, w.told = time.Time{}, ""
 	for {
 		err := w.mend(ctx, time.Now())
