@@ -94,6 +94,33 @@ func (c *Cluster) lastWords(t *testing.T) {
 	}
 	say("get", "events", "-n", "istio-system", "--sort-by=.lastTimestamp")
 	for _, app := range []string{"app=ztunnel", "app=istiod", "k8s-app=istio-cni-node"} {
-		say("logs", "-n", "istio-system", "-l", app, "--tail=60", "--prefix", "--max-log-requests=20")
+		args := []string{"logs", "-n", "istio-system", "-l", app, "--tail=1000", "--prefix", "--max-log-requests=20"}
+		out, err := c.Try(args...)
+		if err != nil {
+			out = err.Error()
+		}
+		t.Logf("$ kubectl %s # of each pod the last lines, but those of connections that went well\n%s", strings.Join(args, " "), telling(out, 40))
 	}
+}
+
+// telling are the last lines of each pod, without those of connections that went well.
+func telling(logs string, most int) string {
+	pods := map[string][]string{}
+	var order []string
+	for line := range strings.Lines(logs) {
+		if strings.Contains(line, "connection complete") && !strings.Contains(line, "error") {
+			continue
+		}
+		pod, _, _ := strings.Cut(line, " ")
+		if pods[pod] == nil {
+			order = append(order, pod)
+		}
+		pods[pod] = append(pods[pod], line)
+	}
+	var b strings.Builder
+	for _, pod := range order {
+		lines := pods[pod]
+		b.WriteString(strings.Join(lines[max(0, len(lines)-most):], ""))
+	}
+	return b.String()
 }
