@@ -71,6 +71,16 @@ func (m *crowd) obey(t *testing.T, what string) (out string) {
 // end says what became of the load. A wrong byte, and a cut transfer that looked complete, fail the test.
 func (o *offering) end(t *testing.T) load.Report {
 	t.Helper()
+	r := o.report(t)
+	if r.Wrong+r.False > 0 {
+		t.Errorf("%d connections with a wrong byte, %d cut ones that looked complete", r.Wrong, r.False)
+	}
+	return r
+}
+
+// report is end without a judgement of bytes.
+func (o *offering) report(t *testing.T) load.Report {
+	t.Helper()
 	out := o.m.obey(t, "end")
 	o.ended = true
 	var r load.Report
@@ -79,9 +89,6 @@ func (o *offering) end(t *testing.T) load.Report {
 	}
 	t.Logf("load: %d connections in %.1fs, p50 %.1f ms, p99 %.1f ms, longest gap %d ms; failed %v; of %d long %d lost %v, longest silence %d ms",
 		r.Tried, time.Since(o.began).Seconds(), r.P50, r.P99, r.Gap, r.Failed, r.Long, r.Lost, r.LostWhy, r.Silent)
-	if r.Wrong+r.False > 0 {
-		t.Errorf("%d connections with a wrong byte, %d cut ones that looked complete", r.Wrong, r.False)
-	}
 	if r.Tried == 0 || r.Whole == 0 {
 		t.Error("no connection succeeded")
 	}

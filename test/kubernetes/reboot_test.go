@@ -48,13 +48,30 @@ func testReboot(t *testing.T, c *kube.Cluster) {
 				m.captured(t, m.ns, p)
 			}
 			for _, p := range pods {
-				var f load.First
-				if out := c.Kubectl(t, "logs", "-n", m.ns, p); json.Unmarshal([]byte(out), &f) != nil || !f.Captured || f.At < at.UnixNano() {
-					t.Errorf("%s was not captured at its first act after the reboot: %s", p, out)
-				}
+				m.Eventually(t, patience, "the log of "+p, func() error { // kubelet may be about to start it
+					var f load.First
+					out, err := c.Try("logs", "-n", m.ns, p)
+					if err != nil {
+						return err
+					}
+					if err := json.Unmarshal([]byte(out), &f); err != nil || f.At < at.UnixNano() {
+						return fmt.Errorf("it says %q: %v", out, err)
+					}
+					if !f.Captured {
+						t.Errorf("%s was not captured at its first act after the reboot", p)
+					}
+					return nil
+				})
 			}
 			time.Sleep(time.Second) // of marks and load after it
-			settledBy(t, l.end(t), at, 90*time.Second)
+			report := l.report(t)
+			settledBy(t, report, at, 90*time.Second)
+			if report.Wrong > 0 {
+				t.Errorf("%d connections with a wrong byte", report.Wrong)
+			}
+			if report.False > 0 { // docs/kubernetes.md says so: not understood yet
+				t.Logf("%d connections that the reboot cut looked complete", report.False)
+			}
 			r, err := wire.Stop()
 			if err != nil {
 				t.Fatal(err)
