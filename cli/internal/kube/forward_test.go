@@ -95,7 +95,15 @@ func serve(pod string, streams <-chan httpstream.Stream, over <-chan struct{}) {
 			return
 		}
 	}
-	say := func(head, body string) { _, _ = io.WriteString(data, head+"\r\nConnection: close\r\n\r\n"+body) }
+	heard := ""
+	say := func(head, body string) {
+		_, _ = io.WriteString(data, head+"\r\nConnection: close\r\n\r\n"+body)
+	}
+	if pod != "refused" { // an answer before its question is none
+		buf := make([]byte, 4096)
+		n, _ := data.Read(buf)
+		heard, _, _ = strings.Cut(string(buf[:n]), "\r\n")
+	}
 	switch pod {
 	case "refused":
 		_, _ = io.WriteString(errs, "error forwarding port 15000 to pod 4b1d, uid : failed to connect to localhost:15000 inside namespace: connect: connection refused")
@@ -107,10 +115,7 @@ func serve(pod string, streams <-chan httpstream.Stream, over <-chan struct{}) {
 	case "half":
 		say("HTTP/1.1 200 OK\r\nContent-Length: 100", "half")
 	default:
-		buf := make([]byte, 4096)
-		n, _ := data.Read(buf)
-		line, _, _ := strings.Cut(string(buf[:n]), "\r\n")
-		say("HTTP/1.1 200 OK", pod+" to "+data.Headers().Get(corev1.PortHeader)+" heard "+line)
+		say("HTTP/1.1 200 OK", pod+" to "+data.Headers().Get(corev1.PortHeader)+" heard "+heard)
 	}
 	_, _ = data.Close(), errs.Close()
 }
