@@ -95,6 +95,19 @@ func (o *offering) report(t *testing.T) load.Report {
 	return r
 }
 
+// cut ends a load that a fault has cut. What began later than so long after it succeeded, and no byte is wrong.
+func (o *offering) cut(t *testing.T, fault time.Time, within time.Duration) {
+	t.Helper()
+	r := o.report(t)
+	settledBy(t, r, fault, within)
+	if r.Wrong > 0 {
+		t.Errorf("%d connections with a wrong byte", r.Wrong)
+	}
+	if r.False > 0 { // docs/kubernetes.md says so: not understood yet
+		t.Logf("%d connections that were cut looked complete", r.False)
+	}
+}
+
 // endWithout ends the load, which must have lost nothing.
 func (o *offering) endWithout(t *testing.T) load.Report {
 	t.Helper()
