@@ -71,16 +71,6 @@ func (m *crowd) obey(t *testing.T, what string) (out string) {
 // end says what became of the load. A wrong byte, and a cut transfer that looked complete, fail the test.
 func (o *offering) end(t *testing.T) load.Report {
 	t.Helper()
-	r := o.report(t)
-	if r.Wrong+r.False > 0 {
-		t.Errorf("%d connections with a wrong byte, %d cut ones that looked complete", r.Wrong, r.False)
-	}
-	return r
-}
-
-// report is end without a judgement of bytes.
-func (o *offering) report(t *testing.T) load.Report {
-	t.Helper()
 	out := o.m.obey(t, "end")
 	o.ended = true
 	var r load.Report
@@ -89,23 +79,19 @@ func (o *offering) report(t *testing.T) load.Report {
 	}
 	t.Logf("load: %d connections in %.1fs, p50 %.1f ms, p99 %.1f ms, longest gap %d ms; failed %v; of %d long %d lost %v, longest silence %d ms",
 		r.Tried, time.Since(o.began).Seconds(), r.P50, r.P99, r.Gap, r.Failed, r.Long, r.Lost, r.LostWhy, r.Silent)
+	if r.Wrong+r.False > 0 {
+		t.Errorf("%d connections with a wrong byte, %d cut ones that looked complete", r.Wrong, r.False)
+	}
 	if r.Tried == 0 || r.Whole == 0 {
 		t.Error("no connection succeeded")
 	}
 	return r
 }
 
-// cut ends a load that a fault has cut. What began later than so long after it succeeded, and no byte is wrong.
+// cut ends a load that a fault has cut. What began later than so long after it succeeded, and none looked complete.
 func (o *offering) cut(t *testing.T, fault time.Time, within time.Duration) {
 	t.Helper()
-	r := o.report(t)
-	settledBy(t, r, fault, within)
-	if r.Wrong > 0 {
-		t.Errorf("%d connections with a wrong byte", r.Wrong)
-	}
-	if r.False > 0 { // docs/kubernetes.md says so: not understood yet
-		t.Logf("%d connections that were cut looked complete", r.False)
-	}
+	settledBy(t, o.end(t), fault, within)
 }
 
 // endWithout ends the load, which must have lost nothing.

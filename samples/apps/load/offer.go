@@ -170,7 +170,8 @@ func (o *offer) one(ctx context.Context, p plan) error {
 		return nil
 	}
 	err = expect(c, p.downBytes(), true)
-	if e := <-sent; err == nil {
+	// The kernel tells of a reset once: if the writer heard of it, the reader sees an end.
+	if e := <-sent; err == nil || e != nil && errors.Is(err, errShort) {
 		err = e
 	}
 	return err
