@@ -26,5 +26,5 @@ func TestKubernetes(t *testing.T) {
 	c.Run(t, 1, kube.Scenario{Name: "commands", Run: testCommands})
 	c.Run(t, 1, faults()...)
 	c.Run(t, 1, kube.Scenario{Name: "figures", Run: testFigures})
-	c.Run(t, 1, kube.Scenario{Name: "uninstall", Run: testUninstall})
+	c.Run(t, 1, kube.Scenario{Name: "uninstall", Run: testUninstall}, kube.Scenario{Name: "uninstall under load", Run: testLeave})
 }
