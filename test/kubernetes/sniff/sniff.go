@@ -110,7 +110,8 @@ func socketIn(path string) (fd int, err error) {
 			return err
 		}
 		return errors.Join(
-			unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 64<<20),
+			unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1), // what the bridge passes on has come in before
+			unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 256<<20),
 			unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 100_000}))
 	})
 	return fd, err
@@ -120,11 +121,14 @@ func (w *Watch) read(mark []byte) {
 	defer close(w.done)
 	buf := make([]byte, 256<<10)
 	for {
-		last := w.stopping.Load()
-		n, _, err := unix.Recvfrom(w.fd, buf, 0)
+		flags := 0
+		if w.stopping.Load() {
+			flags = unix.MSG_DONTWAIT // what is there already, however much more comes
+		}
+		n, _, err := unix.Recvfrom(w.fd, buf, flags)
 		switch {
-		case errors.Is(err, unix.EAGAIN) && last:
-			return // a tenth of a second of silence after Stop
+		case errors.Is(err, unix.EAGAIN) && flags != 0:
+			return
 		case err != nil:
 			continue // EINTR, EAGAIN, and interfaces that go
 		}
