@@ -90,7 +90,11 @@ func (i *Installer) plannedFacts(ctx context.Context, p *Plan, f *precheck.Facts
 			}
 		}
 		if k.name == "DaemonSet" && slices.ContainsFunc(f.Namespaces, func(n Object) bool { return n.GetName() == o.GetNamespace() }) {
-			if err := i.tryPod(ctx, o); err != nil {
+			switch err := i.tryPod(ctx, o); {
+			case err == nil:
+			case !apierrors.IsForbidden(err), strings.Contains(err.Error(), "service account"):
+				f.Unknown = append(f.Unknown, fmt.Sprintf("whether pods of %s are taken: %v", describe(o), err))
+			case !strings.Contains(err.Error(), "cannot create resource"): // what an account may not is told by itself
 				f.Refused[describe(o)] = err.Error()
 			}
 		}
@@ -100,7 +104,7 @@ func (i *Installer) plannedFacts(ctx context.Context, p *Plan, f *precheck.Facts
 // tryPod asks the API server whether it would take a pod such as those of a workload; it is not written.
 func (i *Installer) tryPod(ctx context.Context, o *Object) error {
 	spec, _, _ := unstructured.NestedMap(o.Object, "spec", "template", "spec")
-	delete(spec, "serviceAccountName") // it may not be there yet
+	spec["serviceAccountName"] = "default" // its own may not be there yet
 	spec["automountServiceAccountToken"] = false
 	pod := &Object{Object: map[string]any{"apiVersion": "v1", "kind": "Pod", "spec": spec}}
 	labels, _, _ := unstructured.NestedStringMap(o.Object, "spec", "template", "metadata", "labels")
@@ -108,10 +112,7 @@ func (i *Installer) tryPod(ctx context.Context, o *Object) error {
 	pod.SetLabels(labels)
 	pod.SetGenerateName("ambit-precheck-")
 	_, err := i.Cluster.of(podKind(), o.GetNamespace()).Create(ctx, pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
-	if apierrors.IsForbidden(err) && !strings.Contains(err.Error(), "serviceaccount") && !strings.Contains(err.Error(), "cannot create resource") {
-		return err
-	}
-	return nil // what else keeps a pod from being tried says nothing about those of a daemon set
+	return err
 }
 
 // forbidden lists what of an installation this account may not do.
