@@ -197,8 +197,13 @@ func eat(chunks []chunk, n int) []chunk {
 	return chunks[:left]
 }
 
-// finishLocked passes the peer's end on: nothing more will be delivered.
+// finishLocked passes the peer's end on: nothing more will be delivered. If the stream was cut meanwhile, what it still held was
+// thrown away, and the end is no proper one.
 func (j *joint) finishLocked() {
+	if j.s.closed {
+		j.failLocked(fmt.Errorf("tunnel to application: %w", net.ErrClosed))
+		return
+	}
 	j.over = true
 	j.ended.Store(true)
 	if err := j.app.CloseWrite(); err != nil { // a system call that does not wait

@@ -159,6 +159,10 @@ func (o *opening) isSettled() bool {
 func (o *opening) say(n *atomic.Int64) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.sayLocked(n)
+}
+
+func (o *opening) sayLocked(n *atomic.Int64) {
 	for o.sending { // to the stream before
 		o.changed.Wait()
 	}
@@ -202,8 +206,8 @@ func (o *opening) firstWords(src net.Conn, n *atomic.Int64) error {
 		}
 	}
 	o.mu.Lock()
+	defer o.mu.Unlock()
 	o.words, o.length = b, m
-	o.mu.Unlock()
-	o.say(n)
+	o.sayLocked(n) // under one lock: finish forgets words that nobody is about to send
 	return nil
 }
