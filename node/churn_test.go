@@ -290,8 +290,17 @@ func TestKilledAgentLeavesWholeFiles(t *testing.T) {
 		must(t, err)
 		conf, err := os.ReadDir(c.conf.ConfDir)
 		must(t, err)
-		b, err := os.ReadFile(list)
-		return err == nil && len(bin) == 1 && len(conf) == 1 && strings.Contains(string(b), "istio-cni")
+		with := 0
+		for _, e := range conf {
+			b, err := os.ReadFile(filepath.Join(c.conf.ConfDir, e.Name()))
+			if err != nil || filepath.Ext(e.Name()) != ".conflist" { // a file that is being written
+				return false
+			}
+			if strings.Contains(string(b), "istio-cni") {
+				with++
+			}
+		}
+		return len(bin) == 1 && with == 1
 	})
 }
 
