@@ -52,7 +52,7 @@ func TCP(ctx context.Context, prefix string, addrs ...string) error {
 			return fmt.Errorf("listen on %s: %w", a, err)
 		}
 		context.AfterFunc(ctx, func() { _ = l.Close() })
-		wg.Go(func() { failed <- accept(ctx, l, prefix) })
+		wg.Go(func() { failed <- Accept(ctx, l, func(c net.Conn) { lines(c, prefix) }) })
 	}
 	select {
 	case <-ctx.Done():
@@ -62,7 +62,8 @@ func TCP(ctx context.Context, prefix string, addrs ...string) error {
 	}
 }
 
-func accept(ctx context.Context, l net.Listener, prefix string) error {
+// Accept serves each connection until l is closed, and closes it behind that. When ctx ends nobody has to wait for a client.
+func Accept(ctx context.Context, l net.Listener, serve func(net.Conn)) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	for {
@@ -75,15 +76,18 @@ func accept(ctx context.Context, l net.Listener, prefix string) error {
 		}
 		wg.Go(func() {
 			defer c.Close()
-			stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Now()) })
-			defer stop()
-			in := bufio.NewScanner(c)
-			in.Buffer(nil, 1<<20)
-			for in.Scan() {
-				if _, err := fmt.Fprintf(c, "%s%s\n", prefix, in.Text()); err != nil {
-					return
-				}
-			}
+			defer context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Now()) })()
+			serve(c)
 		})
+	}
+}
+
+func lines(c net.Conn, prefix string) {
+	in := bufio.NewScanner(c)
+	in.Buffer(nil, 1<<20)
+	for in.Scan() {
+		if _, err := fmt.Fprintf(c, "%s%s\n", prefix, in.Text()); err != nil {
+			return
+		}
 	}
 }

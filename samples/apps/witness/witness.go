@@ -12,7 +12,8 @@ import (
 	"net/http"
 	"sync"
 	"sync/atomic"
-	"time"
+
+	"github.com/ambit-mesh/ambit/samples/apps/echo"
 )
 
 // Seen is what came from one address to one port.
@@ -42,7 +43,7 @@ type Witness struct {
 func Run(ctx context.Context, name string, args []string) error {
 	f := flag.NewFlagSet("witness", flag.ContinueOnError)
 	web := f.String("http", ":8080", "address for HTTP, gRPC's health check too; empty: none")
-	echo := f.String("echo", ":9000", "address for bytes that are sent back")
+	back := f.String("echo", ":9000", "address for bytes that are sent back")
 	greet := f.String("greet", ":9001", "address of a server that speaks first")
 	udp := f.String("udp", ":9053", "address for datagrams that are sent back")
 	if err := f.Parse(args); err != nil {
@@ -56,7 +57,7 @@ func Run(ctx context.Context, name string, args []string) error {
 	for _, s := range []struct {
 		address string
 		serve   func(context.Context, net.Listener) error
-	}{{*web, w.web}, {*echo, w.tcp("")}, {*greet, w.tcp("220 " + name + "\n")}} {
+	}{{*web, w.web}, {*back, w.tcp("")}, {*greet, w.tcp("220 " + name + "\n")}} {
 		if s.address == "" {
 			continue
 		}
@@ -87,28 +88,15 @@ func Run(ctx context.Context, name string, args []string) error {
 func (w *Witness) tcp(greeting string) func(context.Context, net.Listener) error {
 	return func(ctx context.Context, l net.Listener) error {
 		defer context.AfterFunc(ctx, func() { _ = l.Close() })()
-		var g sync.WaitGroup
-		defer g.Wait()
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				if ctx.Err() != nil {
-					return nil
-				}
-				return fmt.Errorf("accept on %s: %w", l.Addr(), err)
+		return echo.Accept(ctx, l, func(c net.Conn) {
+			if _, err := io.WriteString(c, greeting); err != nil {
+				return // the client has left
 			}
-			g.Go(func() {
-				defer c.Close()
-				defer context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Now()) })()
-				if _, err := io.WriteString(c, greeting); err != nil {
-					return // the client has left
-				}
-				// Only Read counts, so nothing of the kernel's may copy past it.
-				if _, err := io.Copy(c, struct{ io.Reader }{c}); err == nil {
-					_ = c.(*conn).CloseWrite()
-				}
-			})
-		}
+			// Only Read counts, so nothing of the kernel's may copy past it.
+			if _, err := io.Copy(c, struct{ io.Reader }{c}); err == nil {
+				_ = c.(*conn).CloseWrite()
+			}
+		})
 	}
 }
 
