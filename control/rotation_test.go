@@ -371,6 +371,7 @@ func TestTwoControlPlanesRotateAsOne(t *testing.T) {
 			if time.Sleep(15 * time.Second); i > 20 {
 				time.Sleep(30 * time.Minute)
 			}
+			synctest.Wait() // whoever woke at this very moment has done its part
 		}
 		if n := len(parse(m.roots("default"))); n != 1 || changes != 1 {
 			t.Errorf("%d roots are trusted in the end, after %d changes", n, changes)
