@@ -19,6 +19,7 @@ import (
 	"github.com/ambit-mesh/ambit/node/internal/enroll"
 	"github.com/ambit-mesh/ambit/node/internal/hostconf"
 	"github.com/ambit-mesh/ambit/node/internal/objects"
+	"github.com/ambit-mesh/ambit/node/internal/plugintoken"
 	"github.com/ambit-mesh/ambit/node/internal/podwatch"
 	"github.com/ambit-mesh/ambit/node/internal/procns"
 	"github.com/ambit-mesh/ambit/node/internal/redirect"
@@ -57,6 +58,9 @@ type Config struct {
 	ExcludeNamespaces []string
 	// PodNamespace is the agent's own, and the node proxies'.
 	PodNamespace string
+	// PluginAccount is a service account, in PodNamespace, that the plugin asks the API server as while the agent is away. Default "":
+	// with the agent's own token, which ends with the agent's pod.
+	PluginAccount string
 	// DaemonSet is the agent's own, in PodNamespace: when it is gone as the agent ends, no other agent will come. Default "": it
 	// never counts as gone.
 	DaemonSet string
@@ -83,6 +87,7 @@ type Node struct {
 	conf  Config
 	agent *agent
 	host  *hostconf.Keeper
+	token *plugintoken.Keeper // nil without an account of the plugin's own
 
 	misplaced atomic.Pointer[string] // what is wrong with the directories that the agent was given; nil for nothing
 }
@@ -125,13 +130,17 @@ func New(c Config) (*Node, error) {
 	a.zds = zds.New(zds.Config{Socket: c.ZDSSocket, Trusted: a.isProxy, Changed: a.lookAll, Log: c.Log})
 	n := &Node{conf: c, agent: a}
 	a.counts = newCounters(a.zds, n.ready)
-	n.host = hostconf.New(hostconf.Config{
+	host := hostconf.Config{
 		Plugin: c.Plugin, BinDir: c.BinDir, ConfDir: c.ConfDir, RunDir: c.RunDir,
 		ExcludeNamespaces: c.ExcludeNamespaces, PodNamespace: c.PodNamespace, Selectors: c.EnablementSelectors,
 		DetectionRetry: c.DetectionRetry, LogLevel: c.PluginLogLevel, Log: c.Log,
 		APIServer: c.APIServer, TokenFile: c.TokenFile, CAFile: c.CAFile, AgentRunDir: filepath.Dir(c.EventSocket),
 		Owned: c.OwnedConf, Installed: func(r hostconf.Result) { a.counts.installs.WithLabelValues(string(r)).Inc() },
-	})
+	}
+	if n.token = newPluginToken(c, api); n.token != nil {
+		host.Token, host.Renewed = n.token.Token, n.token.Changed()
+	}
+	n.host = hostconf.New(host)
 	return n, nil
 }
 
@@ -147,6 +156,7 @@ func (n *Node) Run(ctx context.Context) error {
 		n.conf.Log.Warn("pods of one bridge, if this node has any, could forge probes to each other", "error", err)
 	}
 	g := lifecycle.NewGroup(ctx)
+	n.startPluginToken(g)
 	g.Go("pods", a.watch.Run)
 	g.Go("node proxies", a.adopt)
 	g.Go("plugin events", a.serveEvents)

@@ -68,6 +68,22 @@ func TestHealthAndMetrics(t *testing.T) {
 	}
 }
 
+// add calls the real plugin as a runtime does for a new pod.
+func (w *world) add(program string, p *testPod) error {
+	cmd := exec.Command(program)
+	cmd.Env = []string{
+		"CNI_COMMAND=ADD", "CNI_CONTAINERID=c", "CNI_IFNAME=eth0", "CNI_PATH=/", "CNI_NETNS=" + filepath.Join(w.conf.NetnsDir, p.Metadata.UID),
+		"CNI_ARGS=K8S_POD_NAMESPACE=" + p.Metadata.Namespace + ";K8S_POD_NAME=" + p.Metadata.Name + ";K8S_POD_UID=" + p.Metadata.UID,
+	}
+	cmd.Stdin = strings.NewReader(fmt.Sprintf(`{"cniVersion":"1.0.0","name":"net","type":"istio-cni","cni_agent_run_dir":%q,"ambient_enabled":true,
+		"ambit_agent_wait_seconds":1,"prevResult":{"cniVersion":"1.0.0","ips":[{"address":"10.0.0.1/24"}],"dns":{}}}`, filepath.Dir(w.conf.NetnsDir)))
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%w: %s", err, out)
+	}
+	return nil
+}
+
 // CN-01, with what a real agent leaves behind when it ends.
 func TestPodsWithoutTheAgent(t *testing.T) {
 	w := newWorld(t)
@@ -81,24 +97,10 @@ func TestPodsWithoutTheAgent(t *testing.T) {
 	w.start()
 	wait(t, "readiness", func() bool { status, _ := page(t, w.conf.Health, "/readyz"); return status == http.StatusOK })
 	w.stop()
-	add := func(p *testPod) error {
-		cmd := exec.Command(program)
-		cmd.Env = []string{
-			"CNI_COMMAND=ADD", "CNI_CONTAINERID=c", "CNI_IFNAME=eth0", "CNI_PATH=/", "CNI_NETNS=" + filepath.Join(w.conf.NetnsDir, p.Metadata.UID),
-			"CNI_ARGS=K8S_POD_NAMESPACE=" + p.Metadata.Namespace + ";K8S_POD_NAME=" + p.Metadata.Name + ";K8S_POD_UID=" + p.Metadata.UID,
-		}
-		cmd.Stdin = strings.NewReader(fmt.Sprintf(`{"cniVersion":"1.0.0","name":"net","type":"istio-cni","cni_agent_run_dir":%q,"ambient_enabled":true,
-			"prevResult":{"cniVersion":"1.0.0","ips":[{"address":"10.0.0.1/24"}],"dns":{}}}`, filepath.Dir(w.conf.NetnsDir)))
-		out, err := cmd.CombinedOutput()
-		if err != nil {
-			return fmt.Errorf("%w: %s", err, out)
-		}
-		return nil
-	}
-	if err := add(inside); err == nil || !strings.Contains(err.Error(), "it is of the mesh") {
+	if err := w.add(program, inside); err == nil || !strings.Contains(err.Error(), "it is of the mesh") {
 		t.Errorf("CN-01: pod of the mesh without an agent: %v", err)
 	}
-	if err := add(outside); err != nil {
+	if err := w.add(program, outside); err != nil {
 		t.Errorf("CN-01: pod outside the mesh without an agent: %v", err)
 	}
 	if inside.captured() || outside.captured() {
@@ -107,7 +109,7 @@ func TestPodsWithoutTheAgent(t *testing.T) {
 	w.start()
 	z := w.proxy(fakeztunnel.Yes)
 	z.Expect(t, "snapshot")
-	if err := add(inside); err != nil {
+	if err := w.add(program, inside); err != nil {
 		t.Errorf("CN-01: pod of the mesh once the agent is back: %v", err)
 	}
 	z.Expect(t, inside.added())

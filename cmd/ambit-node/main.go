@@ -66,6 +66,7 @@ func run(ctx context.Context, log *slog.Logger, args []string) error {
 	f.StringVar(&c.Plugin, "plugin", beside("ambit-cni"), "CNI plugin to install")
 	f.StringVar(&c.PodNamespace, "pod-namespace", env("POD_NAMESPACE", mesh.SystemNamespace), "namespace of this agent ($POD_NAMESPACE)")
 	f.StringVar(&c.DaemonSet, "daemonset", "istio-cni-node", "daemon set of this agent: if it is gone when the agent is told to end, plugin and rules go too; empty: never")
+	f.StringVar(&c.PluginAccount, "plugin-service-account", os.Getenv("PLUGIN_SERVICE_ACCOUNT"), "service account, in the agent's namespace, as which the plugin asks the API while the agent is away; empty: with the agent's token, which ends with its pod ($PLUGIN_SERVICE_ACCOUNT)")
 	f.StringVar(&c.ProxyAccount, "proxy-service-account", "ztunnel", "service account, in the agent's namespace, of the node proxies that get the pods' traffic")
 	f.BoolVar(&c.DNSCapture, "dns-capture", dnsCapture, "redirect the DNS queries of pods to the node proxy ($AMBIENT_DNS_CAPTURE)")
 	f.StringVar(&c.OwnedConf, "owned-conf", owned, "file name in the network configuration that is the agent's own, first by name; empty: the plugin is chained into the node's own ($ISTIO_OWNED_CNI_CONFIG_FILENAME, unless $ISTIO_OWNED_CNI_CONFIG is false)")

@@ -17,6 +17,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // Meta is what objects say about themselves.
@@ -71,12 +72,15 @@ type Server struct {
 	conns    int
 	held     bool
 	pending  []func()
+	issuing  *Issue
+	revoked  map[string]bool
+	issued   map[string]time.Time
 }
 
 // Start runs a server for the length of a test.
 func Start(t testing.TB) *Server {
 	t.Helper()
-	s := &Server{objects: map[string]Object{}, watchers: map[chan event]string{}, version: 1}
+	s := &Server{revoked: map[string]bool{}, issued: map[string]time.Time{}, objects: map[string]Object{}, watchers: map[chan event]string{}, version: 1}
 	h := httptest.NewUnstartedServer(s)
 	h.Config.ErrorLog = log.New(io.Discard, "", 0) // clients come and go
 	h.Config.ConnState = func(_ net.Conn, state http.ConnState) {
@@ -217,10 +221,12 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.requests = append(s.requests, r.Method+" "+r.URL.String()+" "+r.Header.Get("Authorization"))
 	hook := s.hook
 	s.mu.Unlock()
-	if hook != nil && hook(w, r) {
+	if hook != nil && hook(w, r) || !s.admit(w, r) {
 		return
 	}
 	switch {
+	case r.Method == http.MethodPost && strings.HasSuffix(r.URL.Path, "/token"):
+		s.token(w, r)
 	case r.Method == http.MethodPatch:
 		s.patch(w, r)
 	case r.URL.Query().Get("watch") == "true":

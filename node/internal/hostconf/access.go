@@ -11,25 +11,24 @@ import (
 	"github.com/ambit-mesh/ambit/node/cniplugin"
 )
 
-// access leaves the plugin a way to ask the API server while the agent is away. The token is the agent's own and ends with its
-// pod; only root can read it, and root of a node has it anyway.
+// access leaves the plugin a way to ask the API server while the agent is away. A token of the agent's own ends with its pod; one of
+// the plugin's does not. Only root can read it.
 func (k *Keeper) access() error {
 	if k.conf.APIServer == "" {
 		return nil
 	}
-	var ca, token []byte
+	var ca []byte
 	var err error
 	if k.conf.CAFile != "" {
 		if ca, err = os.ReadFile(k.conf.CAFile); err != nil {
 			return fmt.Errorf("root certificates of the API server: %w", err)
 		}
 	}
-	if k.conf.TokenFile != "" {
-		if token, err = os.ReadFile(k.conf.TokenFile); err != nil {
-			return fmt.Errorf("token for the API server: %w", err)
-		}
+	token, err := k.token()
+	if err != nil {
+		return err
 	}
-	want, err := json.Marshal(cniplugin.NewAccess(k.conf.APIServer, ca, strings.TrimSpace(string(token))))
+	want, err := json.Marshal(cniplugin.NewAccess(k.conf.APIServer, ca, token))
 	if err != nil {
 		return err
 	}
@@ -42,6 +41,38 @@ func (k *Keeper) access() error {
 		return nil
 	}
 	return d.replace(cniplugin.Kubeconfig, bytes.NewReader(want), 0o600)
+}
+
+// token is the plugin's own, or else the agent's.
+func (k *Keeper) token() (string, error) {
+	if k.conf.Token != nil {
+		if t := k.conf.Token(); t != "" {
+			return t, nil
+		}
+	}
+	if k.conf.TokenFile == "" {
+		return "", nil
+	}
+	b, err := os.ReadFile(k.conf.TokenFile)
+	if err != nil {
+		return "", fmt.Errorf("token for the API server: %w", err)
+	}
+	return strings.TrimSpace(string(b)), nil
+}
+
+// Left is the token that an earlier agent left for the plugin, "" if there is none that can be read.
+func (k *Keeper) Left() string {
+	d, err := openDir(k.conf.AgentRunDir)
+	if err != nil {
+		return ""
+	}
+	defer d.Close()
+	b, mode, err := d.read(cniplugin.Kubeconfig)
+	var a cniplugin.Access
+	if err != nil || mode != 0o600 || json.Unmarshal(b, &a) != nil || len(a.Users) != 1 {
+		return ""
+	}
+	return a.Users[0].User.Token
 }
 
 // forget removes what is for the plugin beside its configuration.

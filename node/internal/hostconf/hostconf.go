@@ -30,6 +30,10 @@ type Config struct {
 	RunDir, AgentRunDir string
 	// APIServer, TokenFile and CAFile are how the plugin asks the API server while the agent is away.
 	APIServer, TokenFile, CAFile string
+	// Token is one of the plugin's own, "" while there is none: then it gets the agent's, that of TokenFile. It may be nil.
+	Token func() string
+	// Renewed tells that Token gives another. It may be nil.
+	Renewed <-chan struct{}
 	// ExcludeNamespaces, PodNamespace, Selectors (JSON), DetectionRetry and LogLevel go into the plugin's configuration.
 	ExcludeNamespaces []string
 	PodNamespace      string
@@ -170,7 +174,7 @@ func (k *Keeper) calm(d dir) error {
 	return nil
 }
 
-// Retry after a failure, and a look although nothing was heard of: also the token that the plugin uses changes.
+// Retry after a failure, and a look although nothing was heard of: also the agent's own token changes.
 const (
 	retryAfter = time.Second
 	lookEvery  = time.Minute
@@ -207,6 +211,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 			k.conf.Log.Warn("watching the host's configuration", "error", err)
 		case <-w.Events:
 			settle(w)
+		case <-k.conf.Renewed:
 		case <-t.C:
 		}
 		t.Stop()

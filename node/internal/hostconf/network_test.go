@@ -307,7 +307,36 @@ func TestAccess(t *testing.T) {
 			t.Errorf("%v, %v: %s", st.Mode(), err, b)
 		}
 	}
+	// One of the plugin's own comes before the agent's, is seen at once, and is known again by the next agent.
+	own, renewed := "", make(chan struct{})
+	k.conf.Token, k.conf.Renewed = func() string { return own }, renewed
+	must(t, k.Install())
+	if got := k.Left(); got != "two" {
+		t.Errorf("without one of its own the plugin has %q", got)
+	}
+	own = "its-own"
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- k.Run(ctx) }()
+	renewed <- struct{}{} // once it has looked
+	renewed <- struct{}{} // once it has looked again
+	cancel()
+	must(t, <-done)
+	if got := k.Left(); got != own {
+		t.Errorf("the plugin has %q", got)
+	}
+	for _, bad := range []string{"", "{", `{"users":[]}`, `[]`} {
+		must(t, os.WriteFile(path, []byte(bad), 0o600))
+		if got := k.Left(); got != "" {
+			t.Errorf("%q holds %q", bad, got)
+		}
+	}
+	must(t, os.Chmod(path, 0o644))
+	must(t, k.Install())
 	must(t, k.Uninstall())
+	if got := k.Left(); got != "" {
+		t.Errorf("CN-16: left %q", got)
+	}
 	if _, err := os.Stat(path); err == nil {
 		t.Error("CN-16: a token is left on the host")
 	}

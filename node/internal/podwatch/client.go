@@ -86,7 +86,20 @@ func statusOf(err error) int {
 // NotFound reports whether the API server said that there is no such object.
 func NotFound(err error) bool { return statusOf(err) == http.StatusNotFound }
 
+// do asks with the agent's own token.
 func (c *Client) do(ctx context.Context, method, path string, query url.Values, body []byte) (io.ReadCloser, error) {
+	token := ""
+	if c.token != "" {
+		b, err := os.ReadFile(c.token)
+		if err != nil {
+			return nil, fmt.Errorf("read own token: %w", err)
+		}
+		token = strings.TrimSpace(string(b))
+	}
+	return c.doAs(ctx, token, method, path, query, body)
+}
+
+func (c *Client) doAs(ctx context.Context, token, method, path string, query url.Values, body []byte) (io.ReadCloser, error) {
 	u := c.base + path
 	if len(query) > 0 {
 		u += "?" + query.Encode()
@@ -96,15 +109,14 @@ func (c *Client) do(ctx context.Context, method, path string, query url.Values, 
 		return nil, err
 	}
 	req.Header.Set("Accept", "application/json")
-	if method == http.MethodPatch {
+	switch method {
+	case http.MethodPatch:
 		req.Header.Set("Content-Type", "application/merge-patch+json")
+	case http.MethodPost:
+		req.Header.Set("Content-Type", "application/json")
 	}
-	if c.token != "" {
-		token, err := os.ReadFile(c.token)
-		if err != nil {
-			return nil, fmt.Errorf("read own token: %w", err)
-		}
-		req.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
