@@ -33,6 +33,10 @@ const (
 	webhookTries = time.Minute
 )
 
+// webhookLinger is how long reviews are answered yet when the control plane ends: nodes lead the API server to a pod that is
+// told to end until they have learnt of it, and what it cannot ask about it refuses.
+const webhookLinger = 3 * time.Second
+
 // webhook keeps the API server asking.
 type webhook struct {
 	c         *Control
@@ -50,7 +54,7 @@ func (c *Control) serveWebhook(ctx context.Context, a *authority) error {
 	mux.Handle("POST /validate", admission.NewHandler(judge, c.conf.Log, c.count.admission))
 	conf := a.serverTLS()
 	conf.NextProtos = []string{"h2", "http/1.1"}
-	return lifecycle.HTTP{TLS: conf}.Serve(ctx, c.conf.Validation, mux)
+	return lifecycle.HTTP{TLS: conf, Linger: webhookLinger}.Serve(ctx, c.conf.Validation, mux)
 }
 
 // keep has the API server trust our roots and, once it was seen to ask, refuse what it cannot ask about.

@@ -285,11 +285,16 @@ func TestXD11Webhook(t *testing.T) {
 			first, second = second, first
 			at[0], at[1] = at[1], at[0]
 		}
-		first.stop()
-		door.lead(at[1])
-		if out := refused(t, bad()["AuthorizationPolicy"]); !strings.Contains(out, "source.nonsense") {
-			t.Errorf("kubectl says\n%s", out)
+		ended := make(chan struct{})
+		go func() { defer close(ended); first.stop() }()
+		waitFor(t, "it leads no more", func() bool { return !first.lease.Leading() })
+		for range 2 { // the Service leads to it for a moment yet, then no more
+			if out := refused(t, bad()["AuthorizationPolicy"]); !strings.Contains(out, "source.nonsense") {
+				t.Errorf("kubectl says\n%s", out)
+			}
+			door.lead(at[1])
 		}
+		<-ended
 		api.Apply(door.configuration(t))
 		waitFor(t, "it looks after the configuration", func() bool { return refusesAll(api) })
 	})

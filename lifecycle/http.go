@@ -28,9 +28,15 @@ type HTTP struct {
 	// TLS, if not nil, is what connections begin with. Until a request is taken up, what its sender has us hold is no more than
 	// the 64 KiB of a window.
 	TLS *tls.Config
+	// Linger is how much longer than its context the server answers, for whoever is still led here by what knows only a moment
+	// later that this process ends. Then those who stay connected are asked to go elsewhere. Default 0: all is cut at once.
+	Linger time.Duration
 }
 
-// Serve answers with h on l until ctx ends, and closes l. What is under way then is cut: nothing here is worth waiting for.
+// farewell is how long what is under way when the lingering is over may take.
+const farewell = 2 * time.Second
+
+// Serve answers with h on l until ctx ends, and closes l. What is under way then is cut, unless the server lingers.
 func (b HTTP) Serve(ctx context.Context, l net.Listener, h http.Handler) error {
 	s := &http.Server{
 		Handler: h, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
@@ -47,8 +53,14 @@ func (b HTTP) Serve(ctx context.Context, l net.Listener, h http.Handler) error {
 			b.PerHost = b.Conns
 		}
 	}
-	stop := context.AfterFunc(ctx, func() { _ = s.Close() })
-	defer stop()
+	if b.Linger > 0 {
+		s.BaseContext = func(net.Listener) context.Context { return context.WithoutCancel(ctx) }
+	}
+	gone := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(gone)
+		b.end(s)
+	})
 	bounded := &fair{Listener: netutil.LimitListener(l, b.Conns), most: b.PerHost, open: map[string]int{}}
 	serve := s.Serve
 	if b.TLS != nil {
@@ -57,9 +69,22 @@ func (b HTTP) Serve(ctx context.Context, l net.Listener, h http.Handler) error {
 		serve = func(l net.Listener) error { return s.ServeTLS(l, "", "") }
 	}
 	if err := serve(bounded); !errors.Is(err, http.ErrServerClosed) {
+		stop()
 		return fmt.Errorf("serve %s: %w", l.Addr(), err)
 	}
+	<-gone // nobody else ends it
 	return nil
+}
+
+// end is what the end of the context brings about.
+func (b HTTP) end(s *http.Server) {
+	if b.Linger > 0 {
+		time.Sleep(b.Linger)
+		ctx, cancel := context.WithTimeout(context.Background(), farewell)
+		defer cancel()
+		_ = s.Shutdown(ctx) // who takes longer is cut
+	}
+	_ = s.Close()
 }
 
 // fair is a listener that lets one address have only so many connections.

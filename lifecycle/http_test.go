@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"testing"
 	"testing/synctest"
@@ -145,6 +146,44 @@ func TestOneAddressHasItsShare(t *testing.T) {
 		fmt.Fprint(again, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
 		if resp, err := http.ReadResponse(bufio.NewReader(again), nil); err != nil || resp.StatusCode != http.StatusOK {
 			t.Errorf("later: %v", err)
+		}
+	})
+}
+
+// A server that lingers answers for a while after its end, also who comes only then, and leaves nobody without an answer.
+func TestLingers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		l := memnet.Listen("10.0.0.1:80")
+		done := make(chan error, 1)
+		slow := func(w http.ResponseWriter, r *http.Request) {
+			select {
+			case <-r.Context().Done():
+			case <-time.After(time.Second):
+				hello(w, r)
+			}
+		}
+		go func() { done <- HTTP{Linger: 3 * time.Second}.Serve(ctx, l, http.HandlerFunc(slow)) }()
+		cancel()
+		begin := time.Now()
+		client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return l.Dial(ctx) }}}
+		defer client.CloseIdleConnections()
+		for range 3 { // the last one is under way when the lingering is over
+			time.Sleep(250 * time.Millisecond)
+			resp, err := client.Get("http://10.0.0.1/")
+			if err != nil {
+				t.Fatalf("after %v: %v", time.Since(begin), err)
+			}
+			if body, err := io.ReadAll(resp.Body); err != nil || string(body) != "hello" {
+				t.Errorf("after %v: %q, %v", time.Since(begin), body, err)
+			}
+			resp.Body.Close()
+		}
+		if err := <-done; err != nil {
+			t.Errorf("Serve: %v", err)
+		}
+		if took := time.Since(begin); took < 3*time.Second || took > 6*time.Second {
+			t.Errorf("it ended after %v", took)
 		}
 	})
 }
