@@ -63,6 +63,12 @@ func TestAgentAwayAsksTheAPIServer(t *testing.T) {
 				return true
 			})
 		}},
+		{name: "a token that has ended", pod: object("default", "late", nil), why: "the token that the agent left is no longer valid", before: func() {
+			s.Hook(func(w http.ResponseWriter, _ *http.Request) bool {
+				http.Error(w, "no", http.StatusUnauthorized)
+				return true
+			})
+		}},
 		{name: "cut answer", pod: object("default", "cut", nil), why: "not understood", before: func() {
 			s.Hook(func(w http.ResponseWriter, _ *http.Request) bool {
 				_, _ = w.Write([]byte(`{"metadata":{"name":"cut","namespace":"default","uid":"u-cut"},`))

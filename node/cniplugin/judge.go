@@ -151,6 +151,9 @@ func (s *server) get(path string, deadline time.Time, into any) error {
 	if err != nil {
 		return fmt.Errorf("ask the API server: %w", err)
 	}
+	if status == 401 {
+		return fmt.Errorf("the token that the agent left is no longer valid: the API server answers 401: %s", reason(body))
+	}
 	if status != 200 {
 		return fmt.Errorf("the API server answers %d: %s", status, reason(body))
 	}

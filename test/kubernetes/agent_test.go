@@ -8,7 +8,7 @@ import (
 	"github.com/ambit-mesh/ambit/test/kubernetes/kube"
 )
 
-// testAgent: the node agent is killed, restarted and upgraded while pods come and connections are made (F7, F14, F26).
+// testAgent: the node agent is killed, restarted, upgraded and taken off a node while pods come and connections are made (F7, F14, F26).
 func testAgent(t *testing.T, c *kube.Cluster) {
 	m := crowded(t, c)
 	t.Run("FT-07 killed", func(t *testing.T) {
@@ -41,6 +41,7 @@ func testAgent(t *testing.T, c *kube.Cluster) {
 		ch.end(t)
 		l.endWithout(t)
 	})
+	t.Run("CN-01 gone from a node", m.withoutAgent)
 }
 
 // rolledOut waits until a workload of the mesh is rolled out.
