@@ -15,7 +15,7 @@ type counters struct {
 	enrolled, released prometheus.Counter
 }
 
-func newCounters(s *zds.Server, ready func() bool) *counters {
+func newCounters(s *zds.Server, ready func() bool, pluginToken func() float64) *counters {
 	c := &counters{
 		registry: prometheus.NewRegistry(),
 		events: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -39,6 +39,9 @@ func newCounters(s *zds.Server, ready func() bool) *counters {
 			}
 			return 0
 		})
-	c.registry.MustRegister(c.events, c.installs, c.looks, c.enrolled, c.released, connected, installed)
+	token := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "ambit_node_plugin_token_expiry_timestamp_seconds", Help: "When the plugin's own token ends, as Unix time; 0 while it has the agent's.",
+	}, pluginToken)
+	c.registry.MustRegister(c.events, c.installs, c.looks, c.enrolled, c.released, connected, installed, token)
 	return c
 }

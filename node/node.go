@@ -129,7 +129,7 @@ func New(c Config) (*Node, error) {
 	})
 	a.zds = zds.New(zds.Config{Socket: c.ZDSSocket, Trusted: a.isProxy, Changed: a.lookAll, Log: c.Log})
 	n := &Node{conf: c, agent: a}
-	a.counts = newCounters(a.zds, n.ready)
+	a.counts = newCounters(a.zds, n.ready, n.pluginTokenEnds)
 	host := hostconf.Config{
 		Plugin: c.Plugin, BinDir: c.BinDir, ConfDir: c.ConfDir, RunDir: c.RunDir,
 		ExcludeNamespaces: c.ExcludeNamespaces, PodNamespace: c.PodNamespace, Selectors: c.EnablementSelectors,

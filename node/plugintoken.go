@@ -36,3 +36,11 @@ func (n *Node) startPluginToken(g *lifecycle.Group) {
 	n.token.Reuse(n.host.Left())
 	g.Go("plugin's token", n.token.Run)
 }
+
+// pluginTokenEnds is for the metrics.
+func (n *Node) pluginTokenEnds() float64 {
+	if n.token == nil || n.token.Token() == "" {
+		return 0
+	}
+	return float64(n.token.Ends().Unix())
+}

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -48,6 +49,20 @@ func (w *world) own(before string) (token string) {
 	return token
 }
 
+func (w *world) metric(name string) float64 {
+	w.t.Helper()
+	_, text := page(w.t, w.conf.Metrics, "/metrics")
+	for line := range strings.Lines(text) {
+		if n, value, _ := strings.Cut(strings.TrimSpace(line), " "); n == name {
+			v, err := strconv.ParseFloat(value, 64)
+			must(w.t, err)
+			return v
+		}
+	}
+	w.t.Fatalf("no metric %s", name)
+	return 0
+}
+
 // CN-01: the plugin's token outlives the agent's pod: whoever is outside the mesh starts on a node that has no agent, and nobody else does.
 func TestPluginTokenOutlivesTheAgent(t *testing.T) {
 	w := newWorld(t)
@@ -62,6 +77,9 @@ func TestPluginTokenOutlivesTheAgent(t *testing.T) {
 	w.conf.PluginAccount = pluginAccount
 	w.start()
 	token := w.own("")
+	if ends := w.metric("ambit_node_plugin_token_expiry_timestamp_seconds"); ends < float64(time.Now().Add(23*time.Hour).Unix()) {
+		t.Errorf("the metric says that it ends at %v", ends)
+	}
 	if st, err := os.Stat(w.kubeconfig()); err != nil || st.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v", st.Mode(), err)
 	}
@@ -118,8 +136,8 @@ func TestPluginTokenFallsBackAndRecovers(t *testing.T) {
 			wait(t, "a request", func() bool {
 				return strings.Contains(strings.Join(w.api.Requests(), "\n"), "POST /api/v1/namespaces/istio-system/serviceaccounts/istio-cni-plugin/token Bearer one")
 			})
-			if got := w.left(); got != "one" {
-				t.Errorf("the plugin has %q", got)
+			if got, ends := w.left(), w.metric("ambit_node_plugin_token_expiry_timestamp_seconds"); got != "one" || ends != 0 {
+				t.Errorf("the plugin has %q until %v", got, ends)
 			}
 			w.issue(fakeapi.Issue{})
 			token := w.own("")

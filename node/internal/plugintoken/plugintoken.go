@@ -61,6 +61,13 @@ func (k *Keeper) Token() string {
 	return k.have.text
 }
 
+// Ends is when the token ends.
+func (k *Keeper) Ends() time.Time {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.have.ends
+}
+
 // Changed tells that Token gives another.
 func (k *Keeper) Changed() <-chan struct{} { return k.changed }
 
