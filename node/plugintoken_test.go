@@ -125,7 +125,7 @@ func TestPluginTokenIsRenewed(t *testing.T) {
 // While it has no token of its own the plugin gets the agent's; what somebody writes over it does not stay.
 func TestPluginTokenFallsBackAndRecovers(t *testing.T) {
 	for name, i := range map[string]fakeapi.Issue{
-		"no right": {Status: http.StatusForbidden}, "in trouble": {Status: http.StatusInternalServerError}, "an account without rights": {Powerless: true},
+		"no right": {Status: http.StatusForbidden}, "no such account yet": {Status: http.StatusNotFound}, "in trouble": {Status: http.StatusInternalServerError}, "an account without rights": {Powerless: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
