@@ -1,6 +1,7 @@
 package kubernetes
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -22,9 +23,12 @@ func testIstiod(t *testing.T, c *kube.Cluster) {
 		t.Logf("it writes again %v after it was killed", time.Since(at).Round(time.Millisecond))
 	})
 	t.Run("XD-09 rolled", func(t *testing.T) {
+		m.asked(t)
+		none := m.writes(t, "killed")
 		c.Kubectl(t, "rollout", "restart", "-n", "istio-system", "deployment/istiod")
 		m.rolledOut(t, "deployment/istiod")
 		m.inForce(t, "rolled")
+		none(t)
 	})
 	t.Run("leader changes", func(t *testing.T) {
 		c.Kubectl(t, "scale", "-n", "istio-system", "deployment/istiod", "--replicas=2")
@@ -47,6 +51,48 @@ func testIstiod(t *testing.T, c *kube.Cluster) {
 	})
 	ch.end(t)
 	l.endWithout(t)
+}
+
+// asked holds that the API server asks the control plane about objects of the mesh, and takes none that it cannot ask about (XD-11).
+func (m *crowd) asked(t *testing.T) {
+	t.Helper()
+	m.Eventually(t, patience, "what cannot be asked about is refused", func() error {
+		policies, err := m.Try("get", "validatingwebhookconfiguration", "istio-validator-istio-system", "-o", "jsonpath={.webhooks[*].failurePolicy}")
+		if err == nil && policies != "Fail Fail" {
+			err = errors.New(policies)
+		}
+		return err
+	})
+	out, err := m.tryApply(`{apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, metadata: {name: wrong}, spec: {action: DENY, rules: [{from: [{source: {ipBlocks: [10.0.0.0/99]}}]}]}}`)
+	if err == nil || !strings.Contains(out+err.Error(), "spec.rules[0].from[0].source.ipBlocks") {
+		t.Errorf("an object that is not valid: %v: %s", err, out)
+	}
+}
+
+// writes changes a policy all the time, without effect. The function that it returns ends it, and holds that no change was refused.
+func (m *crowd) writes(t *testing.T, policy string) (none func(t *testing.T)) {
+	t.Helper()
+	ctx, stop := context.WithCancel(t.Context())
+	done, n, refused := make(chan struct{}), 0, []string{}
+	go func() {
+		defer close(done)
+		for ; ctx.Err() == nil; n++ {
+			patch := fmt.Sprintf(`{"spec":{"selector":{"matchLabels":{"app":"a%d"}}}}`, n)
+			if out, err := m.Try("patch", "-n", m.ns, "authorizationpolicy/"+policy, "--dry-run=server", "--type=merge", "-p", patch); err != nil {
+				refused = append(refused, fmt.Sprintf("%v: %s", err, out))
+			}
+			time.Sleep(100 * time.Millisecond) // the load's rate
+		}
+	}()
+	return func(t *testing.T) {
+		t.Helper()
+		stop()
+		<-done
+		if len(refused) > 0 || n < 10 {
+			t.Errorf("%d of %d changes of a policy were refused: %v", len(refused), n, refused)
+		}
+		t.Logf("%d changes of a policy were taken meanwhile", n)
+	}
 }
 
 // leader is the pod of the control plane that writes.
