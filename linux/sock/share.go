@@ -1,74 +1,36 @@
 package sock
 
 import (
-	"bufio"
-	"errors"
+	"encoding/binary"
 	"fmt"
-	"io"
 	"net"
-	"os"
 	"slices"
-	"strconv"
-	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/ambit-mesh/ambit/linux/netns"
+	"github.com/ambit-mesh/ambit/linux/nlsock"
 )
 
-// Listeners lists the sockets that listen on TCP ports in ns, by port, as their inodes.
+// listening is TCP_LISTEN.
+const listening = 10
+
+// Listeners lists the sockets that listen on TCP ports in ns, by port, as their inodes. Only listeners are looked at: in a list of all
+// sockets, such as /proc/net/tcp, the kernel would go through those of the whole machine.
 func Listeners(ns *netns.Namespace, ports ...uint16) (map[uint16][]uint64, error) {
-	all := map[uint16][]uint64{}
-	err := netns.Do(ns, func() error {
-		for _, name := range []string{"/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"} {
-			f, err := os.Open(name)
-			if errors.Is(err, os.ErrNotExist) {
-				continue // a kernel without IPv6
-			}
-			if err != nil {
-				return err
-			}
-			err = listeners(f, ports, all)
-			_ = f.Close() // only read
-			if err != nil {
-				return fmt.Errorf("%s: %w", name, err)
-			}
-		}
-		return nil
-	})
+	answers, err := nlsock.TCP(ns, 1<<listening)
 	if err != nil {
 		return nil, fmt.Errorf("list listening sockets: %w", err)
 	}
-	return all, nil
-}
-
-// listening is the state of a listener in proc_net_tcp(5).
-const listening = "0A"
-
-// listeners reads the inodes of listeners. The kernel lists them before all other sockets.
-func listeners(r io.Reader, ports []uint16, into map[uint16][]uint64) error {
-	s := bufio.NewScanner(r)
-	s.Scan() // the titles
-	for s.Scan() {
-		w := strings.Fields(s.Text())
-		if len(w) < 10 || w[3] != listening {
-			return nil
-		}
-		_, hex, _ := strings.Cut(w[1], ":")
-		port, err := strconv.ParseUint(hex, 16, 16)
-		if err != nil {
-			return err
-		}
-		inode, err := strconv.ParseUint(w[9], 10, 64)
-		if err != nil {
-			return err
-		}
-		if slices.Contains(ports, uint16(port)) {
-			into[uint16(port)] = append(into[uint16(port)], inode)
+	all := map[uint16][]uint64{}
+	for _, a := range answers { // struct inet_diag_msg
+		port, inode := binary.BigEndian.Uint16(a[4:]), binary.NativeEndian.Uint32(a[nlsock.InetDiagMsg-4:])
+		if slices.Contains(ports, port) {
+			all[port] = append(all[port], uint64(inode))
 		}
 	}
-	return s.Err()
+	return all, nil
 }
 
 // Inode is the number by which Listeners names a socket.

@@ -43,68 +43,31 @@ const (
 	newSynRecv  State = 12
 )
 
-// struct inet_diag_req_v2 and struct inet_diag_msg of linux/inet_diag.h.
-const (
-	idLen    = 48
-	reqLen   = 8 + idLen
-	msgLen   = 4 + idLen + 20
-	markAttr = 15 // INET_DIAG_MARK
-)
-
-func request(family byte, states uint32, id []byte) []byte {
-	b := make([]byte, reqLen)
-	b[0], b[1] = family, unix.IPPROTO_TCP
-	binary.NativeEndian.PutUint32(b[4:], states)
-	copy(b[8:], id)
-	return b
-}
-
 // Of linux/inet_diag.h and linux/sock_diag.h.
 const (
-	bothFamilies = 18 // TCPDIAG_GETSOCK, whose request, struct inet_diag_req, knows no family
-	byFamily     = 20 // SOCK_DIAG_BY_FAMILY
-	destroy      = 21 // SOCK_DESTROY
+	idLen    = nlsock.InetDiagID
+	msgLen   = nlsock.InetDiagMsg
+	markAttr = 15 // INET_DIAG_MARK
+	destroy  = 21 // SOCK_DESTROY
 )
 
-// Conns lists the connections of both families, the proxy's and everybody's. For each list the kernel walks the table of the whole
-// machine, so both families are asked for at once, as only the older of its two questions can.
+// Conns lists the connections of both families, the proxy's and everybody's.
 func Conns(ns *netns.Namespace) ([]Conn, error) {
 	var states uint32
 	for _, s := range []State{Established, SynSent, synRecv, finWait1, finWait2, closeWait, lastAck, Listen, closing, newSynRecv} {
 		states |= 1 << s
 	}
-	var all []Conn
-	err := nlsock.With(ns, unix.NETLINK_INET_DIAG, func(s *nlsock.Socket) error {
-		old := make([]byte, 4+idLen+8)
-		binary.NativeEndian.PutUint32(old[4+idLen:], states)
-		err := list(s, bothFamilies, old, &all)
-		if err == nil {
-			return nil
-		}
-		all = nil // a kernel that has forgotten it
-		for _, family := range []byte{unix.AF_INET, unix.AF_INET6} {
-			if err := list(s, byFamily, request(family, states, nil), &all); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	answers, err := nlsock.TCP(ns, states)
 	if err != nil {
 		return nil, fmt.Errorf("list TCP connections: %w", err)
 	}
-	return all, nil
-}
-
-func list(s *nlsock.Socket, kind uint16, question []byte, all *[]Conn) error {
-	var m nlsock.Messages
-	m.Begin(kind, unix.NLM_F_DUMP, question...)
-	answers, err := s.Dump(&m)
+	var all []Conn
 	for _, a := range answers {
-		if c, ok := parse(a.Body); ok {
-			*all = append(*all, c)
+		if c, ok := parse(a); ok {
+			all = append(all, c)
 		}
 	}
-	return err
+	return all, nil
 }
 
 func parse(m []byte) (Conn, bool) {
@@ -137,7 +100,7 @@ func parse(m []byte) (Conn, bool) {
 // End ends a connection at once: its program gets an error, and its other end a reset. One that has ended is no error.
 func End(ns *netns.Namespace, c Conn) error {
 	var m nlsock.Messages
-	m.Begin(destroy, unix.NLM_F_ACK, request(c.family, 1<<c.State, c.id)...)
+	m.Begin(destroy, unix.NLM_F_ACK, nlsock.InetDiagRequest(c.family, 1<<c.State, c.id)...)
 	err := nlsock.With(ns, unix.NETLINK_INET_DIAG, func(s *nlsock.Socket) error {
 		failed, err := s.Do(&m)
 		return errors.Join(append(failed, err)...)

@@ -26,12 +26,8 @@ type port struct {
 }
 
 // openPort opens a port for both families, or for IPv4 where the kernel has no other. A ztunnel that is there already
-// keeps getting all connections until it hands over, which it does when we are ready for them.
-func openPort(ns *netns.Namespace, number uint16, log *slog.Logger) (*port, error) {
-	before, err := sock.Listeners(ns, number)
-	if err != nil {
-		log.Warn("not known who else listens: a restart may lose connections", "port", number, "error", err)
-	}
+// keeps getting all connections until it hands over, which it does when we are ready for them: elders are its listeners.
+func openPort(ns *netns.Namespace, number uint16, elders []uint64, log *slog.Logger) (*port, error) {
 	o := sock.Options{Mark: mesh.Mark, Transparent: true, ReusePort: true}
 	l, err := sock.Listen(ns, netip.AddrPortFrom(netip.IPv6Unspecified(), number), o)
 	if err != nil {
@@ -40,7 +36,7 @@ func openPort(ns *netns.Namespace, number uint16, log *slog.Logger) (*port, erro
 			return nil, fmt.Errorf("open the proxy's ports: %w", errors.Join(err, err4))
 		}
 	}
-	p := &port{TCPListener: l, number: number, elders: before[number]}
+	p := &port{TCPListener: l, number: number, elders: elders}
 	if p.inode, err = sock.Inode(l); err != nil {
 		return nil, errors.Join(fmt.Errorf("open the proxy's ports: %w", err), l.Close())
 	}

@@ -120,12 +120,15 @@ func Open(c Config, pod Pod) (*Proxy, error) {
 	if c.PostQuantum {
 		p.dialer.Groups = mtls.PostQuantum()
 	}
+	before, err := sock.Listeners(pod.NS, mesh.PortOutbound, mesh.PortPlaintext, mesh.PortHBONE)
+	if err != nil {
+		p.Log.Warn("not known who else listens: a restart may lose connections", "error", err)
+	}
 	for _, l := range []struct {
 		port uint16
 		into **port
 	}{{mesh.PortOutbound, &p.outbound}, {mesh.PortPlaintext, &p.plaintext}, {mesh.PortHBONE, &p.tunnels}} {
-		var err error
-		if *l.into, err = openPort(pod.NS, l.port, p.Log); err != nil {
+		if *l.into, err = openPort(pod.NS, l.port, before[l.port], p.Log); err != nil {
 			return nil, errors.Join(err, p.closeListeners())
 		}
 	}
