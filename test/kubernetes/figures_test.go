@@ -45,9 +45,10 @@ func testFigures(t *testing.T, c *kube.Cluster) {
 		t.Fatal(err)
 	}
 	f := &figures{crowd: crowded(t, c), api: api, full: os.Getenv("AMBIT_KUBERNETES_FULL") != "", nodes: c.Nodes(t)}
+	t.Run("idle", f.idle)
+	t.Run("policy to enforced", f.policies)
 	t.Run("pod start", f.podStart)
 	t.Run("label to captured", f.labelled)
-	t.Run("policy to enforced", f.policies)
 	t.Run("size", f.size)
 	var b bytes.Buffer
 	w := tabwriter.NewWriter(&b, 0, 0, 3, ' ', 0)
@@ -212,6 +213,7 @@ func (f *figures) policies(t *testing.T) {
 			waits = append(waits, time.Since(accepted))
 		}
 	}
+	probe.in.Close() // or it goes on in its pod
 	p50, p99 := quantiles(waits)
 	f.row(fmt.Sprintf("AuthorizationPolicy accepted to enforced, %d changes", 2*n), "p50 %v, p99 %v", p50.Round(time.Millisecond), p99.Round(time.Millisecond))
 	if p50 > 5*time.Second {

@@ -18,12 +18,17 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// size: what the components take, idle and with the Services and pods of a larger cluster in the API server (objects
-// only), and what it costs to learn of these.
+// idle: what the components take when nothing happens.
+func (f *figures) idle(t *testing.T) {
+	f.NeedsOwn(t)
+	f.rss("RSS idle", f.calm(t))
+}
+
+// size: what the components take with the Services and pods of a larger cluster in the API server (objects only), and what it
+// costs to learn of these.
 func (f *figures) size(t *testing.T) {
 	f.NeedsOwn(t)
 	before := f.calm(t)
-	f.rss("RSS idle", before)
 	services, pods := f.of(200, 1000), f.of(1000, 5000)
 	bytes := f.sent(t)
 	began := time.Now()
@@ -170,7 +175,9 @@ func (f *figures) fill(t *testing.T, services, pods int) (undo func()) {
 	})
 	return func() {
 		all := context.Background()
-		f.must(t, f.api.CoreV1().Pods(ns).DeleteCollection(all, metav1.DeleteOptions{GracePeriodSeconds: &zero}, metav1.ListOptions{}))
+		f.each(t, pods, func(i int) error {
+			return f.api.CoreV1().Pods(ns).Delete(all, "p"+strconv.Itoa(i), metav1.DeleteOptions{GracePeriodSeconds: &zero})
+		})
 		stop()
 		beating.Wait()
 		for _, name := range names {

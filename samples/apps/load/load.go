@@ -19,7 +19,7 @@ const usage = `want one of
   load offer [flags] ADDRESS         offer connections until standard input ends, then print a Report as JSON
   load ready LISTEN                  offer as GET /begin?flag=value&to=ADDRESS says; GET /end answers with the Report
   load first [-to ADDRESS -mark M]   say at once, as JSON, whether the network is captured; then send M every 100 ms
-  load verdicts ADDRESS              connect again and again, and say "in" or "out" when that changes
+  load verdicts ADDRESS              connect again and again, and say "in" or "out" when that changes, until standard input ends
   load fetch [flags] ADDRESS         fetch many bytes over one connection, and print Poured as JSON
   load sip [flags] ADDRESS           read a byte a second of each of some connections, until standard input ends`
 
@@ -38,7 +38,7 @@ func Run(ctx context.Context, args []string) error {
 	case "first":
 		return firstCommand(ctx, args[1:])
 	case "verdicts":
-		return verdicts(ctx, args[1])
+		return verdicts(ctx, os.Stdin, args[1])
 	case "fetch":
 		return fetchCommand(ctx, args[1:])
 	case "sip":

@@ -3,12 +3,19 @@ package load
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"time"
 )
 
-// verdicts connects to a load's server again and again, and says "in" or "out" whenever that changes.
-func verdicts(ctx context.Context, to string) error {
+// verdicts connects to a load's server again and again, and says "in" or "out" whenever that changes, until in ends.
+func verdicts(ctx context.Context, in io.Reader, to string) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		defer cancel()
+		_, _ = io.Copy(io.Discard, in) // an error is an end too
+	}()
 	for last := ""; ctx.Err() == nil; time.Sleep(time.Millisecond) {
 		now := "out"
 		if let(ctx, to) == nil {
