@@ -51,6 +51,8 @@ func TestCheck(t *testing.T) {
 		{"namespaces with sidecars", Facts{Namespaces: list(`{metadata: {name: old, labels: {istio-injection: enabled}}}`)}, Info, "sidecars: old"},
 		{"a definition without our version", definition(crd("a", v("v1beta1", "{}")), crd("a", v("v1", "{}")+","+v("v1beta1", "{}"))), Fails, "does not serve v1"},
 		{"a definition without a field", definition(crd("a", v("v1", "{x: {}}")), crd("a", v("v1", "{x: {}, b: {items: {properties: {z: {}}}}}"))), Risk, "lacks 2 fields, such as v1 spec.b"},
+		{"a definition that keeps all", definition(crd("a", `{name: v1, served: true, schema: {openAPIV3Schema: {properties: {spec: {x-kubernetes-preserve-unknown-fields: true}}}}}`), crd("a", v("v1", "{x: {items: {properties: {z: {}}}}}"))), 0, ""},
+		{"a definition that keeps all of another field", definition(crd("a", v("v1", "{b: {x-kubernetes-preserve-unknown-fields: true}}")), crd("a", v("v1", "{b: {properties: {z: {}}}, x: {properties: {y: {}}}}"))), Risk, "lacks 2 fields, such as v1 spec.x"},
 		{"a newer definition", definition(crd("a", v("v1", "{x: {}, b: {}}")), crd("a", v("v1", "{x: {}}"))), 0, ""},
 		{
 			"a namespace for restricted pods",

@@ -78,8 +78,9 @@ func definitions(f Facts) []Finding {
 			continue
 		}
 		fields := fieldsOf(d.Ours)
+		maps.DeleteFunc(fields, func(path string, _ bool) bool { return strings.HasSuffix(path, everything) })
 		have := fieldsOf(d.Theirs)
-		maps.DeleteFunc(fields, func(path string, _ bool) bool { return have[path] })
+		maps.DeleteFunc(fields, func(path string, _ bool) bool { return keeps(have, path) })
 		if len(fields) > 0 {
 			all = append(all, Finding{
 				Risk, fmt.Sprintf("definition %s of others lacks %d fields, such as %s", name, len(fields), slices.Min(slices.Collect(maps.Keys(fields)))),
@@ -115,7 +116,23 @@ func versionsOf(crd *Object) (all names) {
 	return all
 }
 
-// fieldsOf are the paths of everything under spec that a definition keeps. One that keeps all has them all.
+// keeps reports whether a definition keeps a field, by its name or because it keeps whatever is there.
+func keeps(have map[string]bool, path string) bool {
+	if have[path] {
+		return true
+	}
+	for i := strings.LastIndexAny(path, ".["); i >= 0; i = strings.LastIndexAny(path, ".[") {
+		if path = path[:i]; have[path+everything] {
+			return true
+		}
+	}
+	return false
+}
+
+// everything ends the path of what is kept whatever it is.
+const everything = "…"
+
+// fieldsOf are the paths of everything under spec that a definition keeps.
 func fieldsOf(crd *Object) map[string]bool {
 	all := map[string]bool{}
 	eachVersion(crd, func(version string, schema map[string]any) {
@@ -129,6 +146,9 @@ func fieldsOf(crd *Object) map[string]bool {
 func walk(schema map[string]any, path string, depth int, all map[string]bool) {
 	if depth > 32 { // no schema of a definition is recursive
 		return
+	}
+	if open, _ := schema["x-kubernetes-preserve-unknown-fields"].(bool); open {
+		all[path+everything] = true
 	}
 	if items, ok := schema["items"].(map[string]any); ok {
 		walk(items, path+"[]", depth+1, all)
