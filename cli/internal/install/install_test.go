@@ -3,7 +3,9 @@ package install
 import (
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -70,6 +72,33 @@ func TestInstallTwice(t *testing.T) {
 			t.Error("the namespace is gone")
 		}
 	})
+}
+
+// restarts has the API server begin anew when something is waited for first.
+type restarts struct {
+	*reports
+	again func()
+}
+
+func (r restarts) Waiting(string, int, int, string) { r.again() }
+
+func TestInstallWhileTheAPIServerBeginsAnew(t *testing.T) {
+	w := newWorld(t)
+	var again sync.WaitGroup
+	stopped := false
+	w.Report = restarts{w.Report.(*reports), sync.OnceFunc(func() {
+		stopped = true
+		w.api.Stop()
+		again.Go(func() {
+			time.Sleep(200 * time.Millisecond) // it is looked for meanwhile
+			w.api.Restart()
+		})
+	})}
+	defer again.Wait()
+	w.install()
+	if !stopped {
+		t.Error("nothing was waited for")
+	}
 }
 
 // What another has installed is not taken over, and nothing else is touched then either.

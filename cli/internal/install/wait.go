@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
 
@@ -17,8 +18,12 @@ func (i *Installer) wait(ctx context.Context, step Step) error {
 		late = nil
 		for _, o := range step.Objects {
 			s, err := i.state(ctx, o)
-			if err != nil {
+			switch {
+			case err == nil:
+			case apierrors.IsForbidden(err), apierrors.IsUnauthorized(err), ctx.Err() != nil:
 				return false, fmt.Errorf("%s: %w", step.Name, err)
+			default: // the API server may be on its way back, as on a cluster that is being made
+				s = state{why: ": " + err.Error()}
 			}
 			if !s.ready {
 				late = o
