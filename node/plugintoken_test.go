@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/ambit-mesh/ambit/internal/testkit/fakeapi"
-	"github.com/ambit-mesh/ambit/internal/testkit/plugin"
 	"github.com/ambit-mesh/ambit/node/cniplugin"
 )
 
@@ -66,13 +65,7 @@ func (w *world) metric(name string) float64 {
 // CN-01: the plugin's token outlives the agent's pod: whoever is outside the mesh starts on a node that has no agent, and nobody else does.
 func TestPluginTokenOutlivesTheAgent(t *testing.T) {
 	w := newWorld(t)
-	program := filepath.Join(filepath.Dir(w.conf.NetnsDir), "real-cni")
-	plugin.Build(t, program)
-	w.namespace("plain", false)
-	inside, outside := w.pod("web", "u1", "10.0.0.1"), w.pod("plain", "u2", "10.0.0.2")
-	outside.Metadata.Namespace = "plain"
-	w.api.Put(inside.Object)
-	w.api.Put(outside.Object)
+	program, inside, outside := w.around()
 	w.issue(fakeapi.Issue{})
 	w.conf.PluginAccount = pluginAccount
 	w.start()

@@ -84,16 +84,23 @@ func (w *world) add(program string, p *testPod) error {
 	return nil
 }
 
-// CN-01, with what a real agent leaves behind when it ends.
-func TestPodsWithoutTheAgent(t *testing.T) {
-	w := newWorld(t)
-	program := filepath.Join(filepath.Dir(w.conf.NetnsDir), "real-cni")
-	plugin.Build(t, program)
+// around is a real plugin, and a pod that is of the mesh and one that is not.
+func (w *world) around() (program string, inside, outside *testPod) {
+	w.t.Helper()
+	program = filepath.Join(filepath.Dir(w.conf.NetnsDir), "real-cni")
+	plugin.Build(w.t, program)
 	w.namespace("plain", false)
-	inside, outside := w.pod("web", "u1", "10.0.0.1"), w.pod("plain", "u2", "10.0.0.2")
+	inside, outside = w.pod("web", "u1", "10.0.0.1"), w.pod("plain", "u2", "10.0.0.2")
 	outside.Metadata.Namespace = "plain"
 	w.api.Put(inside.Object)
 	w.api.Put(outside.Object)
+	return program, inside, outside
+}
+
+// CN-01, with what a real agent leaves behind when it ends.
+func TestPodsWithoutTheAgent(t *testing.T) {
+	w := newWorld(t)
+	program, inside, outside := w.around()
 	w.start()
 	wait(t, "readiness", func() bool { status, _ := page(t, w.conf.Health, "/readyz"); return status == http.StatusOK })
 	w.stop()
