@@ -142,10 +142,10 @@ func (c *Cluster) TryEnter(node string, args ...string) (string, error) {
 }
 
 // Reboot takes a node's power away and starts it again; see test/cluster/reboot.
-func (c *Cluster) Reboot(t *testing.T, node string) {
+func (c *Cluster) Reboot(t *testing.T, node string, between ...string) {
 	t.Helper()
 	c.NeedsOwn(t)
-	c.must(t, "", c.script("reboot"), node)
+	c.must(t, "", c.script("reboot"), append([]string{node}, between...)...)
 }
 
 // NeedsOwn skips a scenario on a cluster whose nodes cannot be entered.
