@@ -112,7 +112,9 @@ func TestEveryValueHasAnEffect(t *testing.T) {
 				if err != nil && !strings.Contains(err.Error(), l.path[len(l.path)-1]) && !strings.Contains(err.Error(), "revision") {
 					t.Errorf("%s: %s=%v fails without saying that it is this: %v", chart, name, other(l), err)
 				}
-				effect = effect || err != nil || text != before[i]
+				if effect = err != nil || text != before[i]; effect {
+					break // to render a chart takes long
+				}
 			}
 			if l.path[0] == "global" {
 				global[name] = global[name] || effect
